@@ -5,6 +5,8 @@ LOWEST_PYTHON ?= $(or $(shell command -v python3.11),$(PYTHON))
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := python -m pip --disable-pip-version-check --quiet
+# Tests start hundreds of processes, each of which would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo docs test thorough coverage lint types checks plain-python bounds without-numba lowest wheel edge emulation fuzz clean
 
@@ -16,7 +18,7 @@ demo: $(VENV)/installed-pruning
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m "not slow"
 
-# The tests that `make test` leaves out because of the time that they take.
+# The tests that `make test` leaves out because they take long.
 thorough: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow
 
@@ -50,8 +52,8 @@ LOWEST := tests/format tests/jit $(patsubst %,tests/cli/test_%.py,help inspect v
 lowest: $(VENV)-lowest/installed
 	$(VENV)-lowest/bin/python -m pytest -m "not slow" $(LOWEST)
 
-# Coverage sees nothing of compiled code, so kernels are run as Python too. What reads bytes of unknown origin has no line
-# and no branch that no test reaches.
+# Coverage cannot see into compiled code, so kernels are run as Python too. Tests must reach every line and every branch of the
+# modules that read bytes of unknown origin.
 READERS := $(addprefix dcformat/,chunk_stream.py contents.py cursor.py delta_codec.py deltas.py front.py graph_attributes.py \
     graph_codec.py opening.py reader.py remote.py source.py) \
   $(addprefix dcformat/graph/,elementwise.py graph.py node.py rearranging.py recurrent.py reducing.py weighted.py windows.py) \
@@ -95,7 +97,7 @@ emulation: $(VENV)/installed-dev
 	$(BIN)/dcformat warmup --target aarch64 --into build/aarch64 -f
 	$(BIN)/python tests/emulation/suite.py --kernels build/aarch64 --into build/emulation -- $(EMULATED)
 
-# Fuzz every way into the package for FUZZ_SECONDS; findings are saved in fuzz/work (docs/fuzzing.md).
+# Fuzz every entry point of the package for FUZZ_SECONDS; findings are saved in fuzz/work (docs/fuzzing.md).
 FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/installed-dev
 	$(BIN)/python fuzz/main.py --seconds $(FUZZ_SECONDS)

@@ -1,4 +1,4 @@
-"""Shows what the length and the batch size of dense training leave in each layer of the article's network.
+"""Shows how the length and the batch size of dense training affect each layer of the article's network.
 
     python benchmarks/article_layers.py --batch 50 --epochs 100 --data data/mnist
 

@@ -1,4 +1,4 @@
-"""Describes in one line how figures were measured: processor, cores, versions and date."""
+"""Describes the conditions of a measurement in one line: processor, cores, versions and date."""
 
 from __future__ import annotations
 

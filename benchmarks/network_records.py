@@ -34,7 +34,7 @@ _MEASURED_AT_A_TIME = 200
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """How a network is compressed.
+    """The options by which a network is compressed.
 
     Attributes
     ----------

@@ -3,8 +3,7 @@
     python benchmarks/recipes.py --out docs/results        # hours for `record`, minutes for the others
 
 Each network is trained by `dcformat_pruning.compress`, written, loaded by the runtime and run on all test images; its
-predictions must equal PyTorch's, and its logits must be within 1e-4 of PyTorch's. Each run is timed in a process of its
-own.
+predictions must equal PyTorch's, and its logits must be within 1e-4 of PyTorch's. Each run is timed in its own process.
 """
 
 from __future__ import annotations
@@ -169,8 +168,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data", help="the directory with MNIST; default: the checkout's")
     parser.add_argument("--keep", help="a directory for the files themselves")
-    parser.add_argument("--stages", help="a directory to save stages in, and to go on from after an interruption")
-    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="where recipes.json and recipes.md go")
+    parser.add_argument("--stages", help="a directory to save stages in, and to continue from after an interruption")
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs/results"), help="the directory for recipes.json and recipes.md"
+    )
     parser.add_argument("--one", nargs=3, metavar=("ARCHITECTURE", "RECIPE", "SEED"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one is not None:

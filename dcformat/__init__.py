@@ -47,5 +47,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List all functions, also before they are imported, but not what only this module needs."""
+    """List all public names, even before they are imported, but not those that only this module needs."""
     return sorted({*globals(), *__all__} - {"Any", "TYPE_CHECKING", "annotations"})

@@ -79,7 +79,7 @@ def _squeezenet_layers() -> dict[str, Shape]:
 
 
 def _squeezenet(names: Sequence[str], preprocessing: Preprocessing | None) -> Graph:
-    """SqueezeNet 1.0 as its authors released it in Caffe: conv_final is padded by 1, and the last ReLU is kept."""
+    """SqueezeNet 1.0 as its authors released it for Caffe: conv_final is padded by 1, and the last ReLU is kept."""
     pairs = list(zip(names[0::2], names[1::2], strict=True))
     nodes: list[Node] = []
 

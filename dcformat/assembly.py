@@ -1,4 +1,4 @@
-"""Puts coded tensors together to a file (spec, "File"), wherever their payloads are until then."""
+"""Assembles a file from coded tensors, wherever their payloads are kept until then (spec, "File")."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def write_file(
 
 
 def _front(contents: bytes, mode: Mode) -> bytes:
-    """Return prefix and contents, packed if that is shorter, but never in `fast`, because unpacking takes time."""
+    """Return the prefix and the contents, packed if that is shorter; never in `fast`, because unpacking takes time."""
     if len(contents) > layout.MAX_CONTENTS_BYTES:
         raise LimitError("contents", got=f"{len(contents)} bytes", expected=f"at most {layout.MAX_CONTENTS_BYTES}")
     packed = contents

@@ -1,4 +1,4 @@
-"""Decoding of a large tensor chunk by chunk, without holding its payload or its dense form."""
+"""Decodes a large tensor chunk by chunk, without holding its payload or its dense form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from dcformat import layout
 from dcformat.codecs.chunk_readers import chunk_reader
 from dcformat.codecs.memory import working_bytes
-from dcformat.codecs.payload_layout import Chunk, Coding, ParsedPayload, PayloadFront, parse_front
+from dcformat.codecs.payload_layout import Coding, ParsedPayload, PayloadFront, parse_chunk, parse_front
 from dcformat.codecs.payload_reader import read_chunk
 from dcformat.codecs.work import decoding_steps
 from dcformat.contents import TensorInfo
@@ -90,14 +90,14 @@ def _decoded(
         require_memory(field, size, max_memory)
         data = take(at, size)
         check, at = crc32c(data, check), at + size
-        chunk = Chunk(lines, stored, np.frombuffer(data, np.uint8))
+        chunk = parse_chunk(info, coding, lines, stored, np.frombuffer(data, np.uint8))
         own = replace(info, shape=(lines, front.length), stored=stored)
-        alone = ParsedPayload(own, coding, lines, front.length, front.head, [chunk])
+        alone = ParsedPayload(own, coding, lines, front.length, front.head, [chunk], None, None)
         require_memory(field, size + working_bytes(alone), max_memory)
         steps += decoding_steps(alone)
         require_work(field, steps, max_work)
         if number == 0:
-            payload = ParsedPayload(info, coding, front.lines, front.length, front.head, [chunk])
+            payload = ParsedPayload(info, coding, front.lines, front.length, front.head, [chunk], None, None)
             reader = None if payload.is_plain else chunk_reader(payload)
         yield read_chunk(payload, reader, chunk)
     if check != stated:

@@ -306,7 +306,7 @@ def _read_self_test(cursor: Cursor | None) -> SelfTest | None:
 
 
 def parse_entry(head: bytes, payload_bytes: int) -> TensorInfo:
-    """Return what a table entry says that begins with `head` and whose payload takes `payload_bytes`."""
+    """Return the table entry that begins with `head` and whose payload takes `payload_bytes`."""
     from dcformat.contents_writer import entry_end
 
     return _read_entry(Cursor(head + entry_end(payload_bytes, True)), [], [])

@@ -1,4 +1,4 @@
-"""Writing of contents: the tensor table, and the sections of everything else (spec, "Contents")."""
+"""Writes the contents: the tensor table, and the sections of everything else (spec, "Contents")."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def form_of(tensor: Tensor) -> int:
 
 
 class EntryHead(NamedTuple):
-    """What a table entry says of a tensor before the length of its payload.
+    """The part of a table entry before the length of its payload.
 
     Attributes
     ----------
     form : int
         A form id of `layout`.
     nnz : int
-        Number of entries of a sparse tensor; of no meaning for other forms.
+        Number of entries of a sparse tensor; meaningless for other forms.
     codebook_size : int
-        Size of the codebook; of no meaning without one.
+        Size of the codebook; meaningless without one.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Tensors as the numbers that NumPy and SciPy compute with, and tensors of SciPy's sparse matrices."""
+"""Tensors as the numbers that NumPy and SciPy compute with, and tensors made from SciPy's sparse matrices."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def from_scipy(
     ----------
     name : str
     matrix : sparse matrix or array of SciPy
-        Two-dimensional, in any format. Elements that it stores twice are added, and stored zeros are left out.
+        Two-dimensional, in any format. Elements that it stores twice are added up, and stored zeros are left out.
     dtype, scale, exact
         As in `from_dense`; `dtype` applies to the stored values.
     shape : tuple of int, optional

@@ -64,12 +64,14 @@ class Cursor:
 
     def take(self, count: int, field: str) -> memoryview:
         """Return the next `count` bytes."""
-        if count > self.left:
+        start = self.offset
+        end = start + count
+        if end > len(self.data):
             raise TruncatedError(
-                field, got=counted(self.left, "byte"), expected=counted(count, "byte"), offset=self.base + self.offset
+                field, got=counted(self.left, "byte"), expected=counted(count, "byte"), offset=self.base + start
             )
-        self.offset += count
-        return self.data[self.offset - count : self.offset]
+        self.offset = end
+        return self.data[start:end]
 
     def finish(self, field: str) -> None:
         """Raise unless every byte was read."""
@@ -110,14 +112,17 @@ class Cursor:
 
     def varint(self, field: str, limit: int) -> int:
         """Read a canonical varint, at most `limit`."""
-        start, value = self.base + self.offset, 0
-        for index in range(VARINT_BYTES):
+        start = self.base + self.offset
+        byte = self.u8(field)
+        value, shift = byte & 127, 7
+        while byte > 127:
+            if shift == 7 * VARINT_BYTES:
+                raise EncodingError(field, got=f"a varint over {VARINT_BYTES} bytes", offset=start)
             byte = self.u8(field)
-            value |= (byte & 127) << 7 * index
-            if byte < 128:
-                if index and not byte:
-                    raise EncodingError(field, got="an overlong varint", expected="the shortest form", offset=start)
-                if value > limit:
-                    raise LimitError(field, got=value, expected=f"at most {limit}", offset=start)
-                return value
-        raise EncodingError(field, got=f"a varint over {VARINT_BYTES} bytes", offset=start)
+            value |= (byte & 127) << shift
+            shift += 7
+        if shift > 7 and not byte:
+            raise EncodingError(field, got="an overlong varint", expected="the shortest form", offset=start)
+        if value > limit:
+            raise LimitError(field, got=value, expected=f"at most {limit}", offset=start)
+        return value

@@ -42,7 +42,7 @@ Files = dict[tuple[str, str], Path]
 _PARTS = {"train": "train", "test": "t10k"}
 _KINDS = ("images-idx3-ubyte", "labels-idx1-ubyte")
 
-#: How many parents of the working directory are searched for data/mnist.
+#: Number of parents of the working directory that are searched for data/mnist.
 _PARENTS = 4
 
 #: A file's name: the set's name (optional; EMNIST has it), the part and the kind, joined by - or . (mirrors differ).
@@ -99,7 +99,9 @@ def load_split(
         path = _pick(files, _PARTS[part], kind)
         arrays[kind] = _read_idx(path, 3 if "images" in kind else 1, max_memory)
     images, labels = (arrays[kind] for kind in _KINDS)
-    if not len(images) or len(images) != len(labels):
+    if not len(images):
+        raise DataError(f"{_pick(files, _PARTS[part], _KINDS[0])}: expected at least one image, found none")
+    if len(images) != len(labels):
         path = _pick(files, _PARTS[part], _KINDS[1])
         raise DataError(f"{path}: expected a label for each of {len(images)} images, found {len(labels)}")
     _check_mnist(files, _PARTS[part], arrays, max_memory)

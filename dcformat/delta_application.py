@@ -1,4 +1,4 @@
-"""Applying a delta to its base (specification, section 15): all tensors at once, or one after the other."""
+"""Applying a delta to its base (specification, section 15): all tensors together, or one after the other."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Application:
         return {name: made.get(name) or self.base.info(name) for name in self.base.names}
 
     def model(self) -> Model:
-        """Return the new model. Raises `ChecksumError` if it is not the one of which the delta was made."""
+        """Return the new model. Raises `ChecksumError` if it is not the one from which the delta was made."""
         self._require_memory(at_once=True)
         tensors = {tensor.name: tensor for tensor in self._tensors()}
         sections = self._sections()
@@ -109,7 +109,7 @@ class Application:
         """Write the new file, as `dcformat.save` writes the new model, and return its size.
 
         Only the tensors that a step makes together are in memory at a time; coded tensors wait in a temporary file.
-        Nothing is written before the content digest of all of them was checked.
+        Nothing is written before the content digest of all of them has been checked.
 
         Parameters
         ----------
@@ -205,7 +205,7 @@ class Application:
             elements = np.concatenate([elements_of(self.base.tensor(info.name)) for info in infos])
             try:
                 data = apply_difference(string, elements, dtype, field, self._max_work)
-                require_bools(data.view(np.uint8), dtype, field)
+                require_bools(data, dtype, field)
             except FormatError as error:
                 raise _of(self.change, error) from None
         start = 0
@@ -222,7 +222,7 @@ class Application:
         return self.base.info(names[number])
 
     def _require_memory(self, *, at_once: bool) -> None:
-        """Count the new tensors, or the largest; the largest pair of dense forms; and a piece that is worked on."""
+        """Count the new tensors, or the largest; the largest pair of dense forms; and the piece in progress."""
         kept = [info.decoded_bytes for step in self._steps if not step.dense_bytes for info in step.infos]
         if self.delta.in_place:
             kept += [self.base.info(name).decoded_bytes for name in self.base.names]
@@ -231,14 +231,14 @@ class Application:
             held = sum(kept) + sum(step.dense_bytes for step in self._steps)
         else:
             held = max((*kept, largest))
-            if self.delta.in_place:  # The tensors of a common difference wait for their turns.
+            if self.delta.in_place:  # The tensors of a shared difference wait for their turns.
                 held += sum(step.dense_bytes for step in self._steps if len(step.names) > 1)
         need = held + 5 * largest + min(PIECE_BYTES, 80 * largest)
         require_memory("applying the delta", need, self._max_memory)
 
 
 def _alone(file: DcfFile, name: str) -> _Step:
-    """Return the step that takes a tensor as it is."""
+    """Return the step that keeps a tensor."""
     return _Step((name,), (file.info(name),), lambda: [file.tensor(name)])
 
 

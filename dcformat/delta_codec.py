@@ -16,7 +16,7 @@ _MAX_SECTIONS = 1 << 8
 
 
 class _Entry(Protocol):
-    """What the section has to know of a tensor of the delta."""
+    """The properties of a tensor of the delta that the section depends on."""
 
     @property
     def name(self) -> str: ...

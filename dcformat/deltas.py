@@ -29,16 +29,16 @@ Array = npt.NDArray[Any]
 _LARGEST = 1 << 30
 #: A difference of at most this share of the elements' bytes is taken without trying the whole tensor.
 _CLEARLY = 8
-#: Tensors in a row share a difference as long as they have at most this many elements together.
+#: Consecutive tensors share a difference as long as they have at most this many elements together.
 _TOGETHER = 1 << 19
-#: Bytes that a difference of its own costs beside its string: the name, the table entry, the length of the piece.
+#: Bytes that a separate difference costs beside its string: the name, the table entry, the length of the piece.
 _ENTRY = 24
 
 
 def delta(new: Model, base: Source | DcfFile, *, mode: Mode = "fast") -> Model:
     """Return the delta that leads from a base to `new`.
 
-    Save it like any other model; `apply` makes `new` again from the delta and the base.
+    Save it like any other model; `apply` restores `new` from the delta and the base.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ class _Change(NamedTuple):
 
 
 def _change(tensor: Tensor, base: DcfFile, number: int, mode: Mode) -> _Change | None:
-    """Return how a tensor comes from one of the base; None if they are not alike, or the tensor is smaller."""
+    """Return how a tensor is made from one of the base; None if the two do not match, or the tensor is smaller."""
     info = base.info(base.names[number])
     if (info.dtype, info.shape) != (tensor.dtype, tensor.shape) or tensor.size > _LARGEST:
         return None
@@ -251,7 +251,7 @@ class _Writer:
 
 
 def counts(delta: Delta) -> dict[str, int | None]:
-    """Return how many of the new file's tensors are kept, changed and new; None are counted that are kept in place."""
+    """Return how many of the new file's tensors are kept, changed and new; those kept in place are not counted."""
     found: dict[str, int | None] = {
         kind: sum(step.count for step in delta.steps if step.kind == kind) for kind in ("kept", "changed", "new")
     }

@@ -17,7 +17,7 @@ Array = npt.NDArray[Any]
 
 #: A codebook pays only if its values are used this often on average.
 _LEAST_USES = 2
-#: The dtypes whose negative zeros may become positive, and those that NumPy knows only as bit patterns.
+#: The dtypes whose negative zeros may become positive, and those that NumPy holds only as bit patterns.
 SIGNED_ZEROS = ("float32", "float16", "bfloat16", "float64")
 _BIT_PATTERNS = ("bfloat16", *(name for name in layout.DTYPES if name.startswith("float8")))
 

@@ -1,6 +1,6 @@
 """The CRC-32C of a file's parts, and the content digest, which does not depend on how tensors are stored.
 
-Spec, "Checksums" and "Content digest".
+Spec, "File" and "Content digest".
 """
 
 from __future__ import annotations

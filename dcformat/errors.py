@@ -55,7 +55,7 @@ def _short(value: object) -> str:
 
 
 class NotDcfError(FormatError):
-    """E01: the bytes do not start with the magic number; they are another kind of file."""
+    """E01: the bytes do not start with the magic number: this is another kind of file."""
 
     code = "E01"
     headline = "not a .dcf file"
@@ -90,7 +90,7 @@ class ChecksumError(FormatError):
 
 
 class LimitError(FormatError):
-    """E06: a count, a rank, a name's length or a nesting depth is above the public limits."""
+    """E06: a count, a length or another number is above the format's limits."""
 
     code = "E06"
     headline = "beyond a limit of the format"
@@ -146,20 +146,20 @@ class IndexRangeError(FormatError):
 
 
 class CodebookError(FormatError):
-    """E15: codebook values are not strictly increasing, contain the implied zero, or are not finite."""
+    """E15: codebook values are out of range, or contain the implied zero."""
 
     code = "E15"
 
 
 class BaseError(FormatError):
-    """E17: a delta is applied to another file than its base."""
+    """E17: a delta is applied to a file other than its base."""
 
     code = "E17"
     headline = "not the base of this delta"
 
 
 class DeltaError(FormatError):
-    """E18: a delta where a file that stands alone is needed, or the other way round."""
+    """E18: a file is a delta where one that stands alone is needed, or the other way round."""
 
     code = "E18"
     headline = "needs another kind of file"
@@ -173,7 +173,7 @@ class WorkLimitError(FormatError):
 
 
 class naming_file:
-    """Add the file's name to a `FormatError` of a block. A class, because a generator takes longer for each tensor."""
+    """Add the file's name to a `FormatError` of a block; a class, because a generator takes longer for each tensor."""
 
     __slots__ = ("_path",)
 

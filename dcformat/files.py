@@ -22,7 +22,7 @@ _NAME_BYTES = 200
 
 
 def check_output(path: Path | str) -> None:
-    """Raise unless a file can be written at `path`, and leave nothing behind; meant for use before long work.
+    """Raise unless a file can be written at `path`; leave nothing behind. Call this before long work.
 
     Raises
     ------
@@ -42,8 +42,8 @@ def replacing(path: Path | str) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` that replaces it if the block ends without an error. It can be read, too.
 
     Symbolic links are followed. Devices and pipes (``/dev/stdout``) are written to directly, and cannot be read.
-    Several processes may write to one target at the same time: each file is complete, and the last one stays. A writer
-    removes the temporary files of earlier writers that were killed.
+    Several processes may write to one target at the same time: each file is complete, and the last one remains. A
+    writer removes the temporary files of earlier writers that were killed.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def replacing(path: Path | str) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
                 if flock is None:
                     file.close()
-                # Rename the file while it is still locked, so that no other writer takes it for a dead writer's.
+                # Rename the file while it is still locked, so that no other writer mistakes it for a dead writer's.
                 temporary.replace(target)
         except BaseException:
             temporary.unlink(missing_ok=True)

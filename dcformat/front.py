@@ -24,7 +24,7 @@ from dcformat.wording import counted
 
 
 class Front(NamedTuple):
-    """What comes before the data blocks.
+    """The part of a file before the data blocks.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ def read_front(data: ByteSource, max_memory: int | None, max_work: int | None) -
     """Read the front of a file. Raises `FormatError`."""
     head = bytes(data.take(0, min(data.size, layout.PREFIX_BYTES)))
     if head[:4] != layout.MAGIC[: len(head)] or not head:
-        raise NotDcfError("magic", got=head[:4].hex() or "an empty file", expected=layout.MAGIC.hex(), offset=0)
+        raise NotDcfError("magic", got=head.hex() or "an empty file", expected=layout.MAGIC.hex(), offset=0)
     if len(head) < layout.PREFIX_BYTES:
         raise TruncatedError("prefix", got=counted(len(head), "byte"), expected=f"{layout.PREFIX_BYTES}", offset=0)
     major, minor, length = struct.unpack("<BBI", head[4:])

@@ -31,7 +31,7 @@ OPERATORS: dict[int, type[g.Node]] = dict(
 
 
 class OperatorContext:
-    """What the bytes of operators depend on, beside themselves.
+    """The context that the bytes of operators depend on.
 
     Attributes
     ----------

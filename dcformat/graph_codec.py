@@ -1,4 +1,4 @@
-"""Conversion of the graph to bytes and back (spec, "Graph"); `graph_attributes` has the attributes of the operators."""
+"""Converts the graph to bytes and back (spec, "Graph"); `graph_attributes` has the attributes of the operators."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _IDS = {kind: number for number, kind in OPERATORS.items()}
 OPERATOR_MASK, WIRED, BIAS, GIVEN = 31, 32, 64, 128
 #: The first byte of a graph: this flag, or the rank of the only input.
 PORTS = 8
-#: How many values back one may be.
+#: Maximum number of values back.
 _MAX_BACK = 2 * layout.MAX_NODES
-#: What a written operand is, in its two low bits, if the operator takes tensors or constants.
+#: The kind of a written operand, in its two low bits, if the operator takes tensors or constants.
 VALUE, TENSOR, CONSTANT = 0, 1, 2
-#: The tensors of operators with weights, but for the bias.
+#: The tensors of operators with weights, except the bias.
 WEIGHTS: dict[type[Node], tuple[str, ...]] = {
     Linear: ("weight",), Conv: ("weight",), ConvTranspose: ("weight",),
     LSTM: ("weight", "recurrent_weight"), GRU: ("weight", "recurrent_weight"),
@@ -269,7 +269,7 @@ def _read_operands(
 
 
 def _back(cursor: Cursor, what: str, values: int) -> int:
-    """Read how many values back from the last of `values` a value is, and return its number."""
+    """Read a value's distance from the last of `values`, and return its number."""
     return _earlier(what, cursor.varint(what, _MAX_BACK), values)
 
 

@@ -33,7 +33,7 @@ def is_array_shape(shape: Sequence[int], itemsize: int) -> bool:
 class memory_counts:
     """Turn a `MemoryError` in a block into a `MemoryLimitError`: the machine lacks memory that the caller allows.
 
-    A class, because a generator takes longer, and every tensor needs it.
+    This is a class because a generator takes longer, and every tensor needs it.
     """
 
     __slots__ = ("_field", "_max_memory")

@@ -305,13 +305,13 @@ class Origin(NamedTuple):
 
 @record
 class Step:
-    """What makes the next tensors of a delta's new file.
+    """A step that makes the next tensors of a delta's new file.
 
     Attributes
     ----------
     kind : {'kept', 'new', 'changed'}
-        Tensors of the base; tensors of the delta; tensors that the delta's next one, a difference, makes from their
-        origins.
+        The tensors are those of the base; those of the delta; or made from their origins by the delta's next tensor, a
+        difference.
     count : int
     first : int
         Number of the first tensor of the base, if they are kept.
@@ -327,7 +327,7 @@ class Step:
 
 @record
 class Delta:
-    """How a new file comes from a base (spec, "Deltas"); `dcformat.apply` makes it.
+    """How a new file is made from a base (spec, "Deltas"); `dcformat.apply` makes it.
 
     Attributes
     ----------
@@ -337,8 +337,8 @@ class Delta:
         The new file's sections apart from the tensor table: id and body, or None for the base's body.
     steps : tuple of Step
     in_place : bool
-        Whether the new file has the names of the base in their order. If so, a tensor that a step makes takes the place
-        of the base's one of its name, and the others are kept.
+        Whether the new file has the names of the base in their order. If so, a tensor that a step makes replaces the
+        base's tensor of the same name, and the others are kept.
     """
 
     base: bytes
@@ -371,7 +371,7 @@ class Model:
     metadata : mapping of str to str
         Free text, of limited length (spec, "Limits").
     delta : Delta or None
-        If this is a delta, how it makes a new model of its base; such a model has neither graph nor text of its own.
+        If this is a delta, how it makes a new model from its base; a delta has neither graph nor text of its own.
     """
 
     tensors: Mapping[str, Tensor]

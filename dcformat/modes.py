@@ -15,7 +15,7 @@ from dcformat.source import Source
 #: A mode, or the choice of one.
 AnyMode = Mode | Literal["auto"]
 
-#: The time that a file may take to decode, and the steps of a second.
+#: The time that a file may take to decode, and the number of steps in a second.
 DECODE_SECONDS, STEPS_PER_SECOND = 0.1, 10**9
 
 #: The largest networks for which a mode is tried, in elements; more in proportion for a longer time than
@@ -24,7 +24,7 @@ MAX_ELEMENTS: Mapping[Mode, int] = {"small": 5_000_000, "tiny": 1_000_000}
 
 
 class ModeTrial(NamedTuple):
-    """A file made in a mode: its size in bytes, and the seconds that it takes to decode at most."""
+    """A file made in a mode: its size in bytes, and the maximum number of seconds that it takes to decode."""
 
     mode: Mode
     bytes: int
@@ -39,10 +39,15 @@ class SmallestFile(NamedTuple):
     trials: tuple[ModeTrial, ...]
 
 
-def modes_to_try(elements: int, seconds: float = DECODE_SECONDS) -> tuple[Mode, ...]:
-    """Return the modes that are tried for tensors with this many elements together; 'fast' is always among them."""
+def modes_to_try(mode: AnyMode, elements: int, seconds: float = DECODE_SECONDS) -> tuple[Mode, ...]:
+    """Return the modes to try for tensors with this many elements together.
+
+    For ``auto``, 'fast' is the first of them; any other mode is the only one.
+    """
+    if mode != "auto":
+        return (mode,)
     scale = max(seconds / DECODE_SECONDS, 1.0)
-    return tuple(mode for mode in MODES if mode not in MAX_ELEMENTS or elements <= MAX_ELEMENTS[mode] * scale)
+    return tuple(each for each in MODES if each not in MAX_ELEMENTS or elements <= MAX_ELEMENTS[each] * scale)
 
 
 def best(trials: Sequence[ModeTrial], seconds: float = DECODE_SECONDS) -> ModeTrial:

@@ -1,4 +1,4 @@
-"""The ways into a file: `dcformat.open`, `load` and `verify`."""
+"""The entry points for reading a file: `dcformat.open`, `load` and `verify`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Coding of tensors that need not fit in memory, piece by piece (spec, "Payloads").
+"""Codes tensors that need not fit in memory, piece by piece (spec, "Payloads").
 
 `survey` reads all elements once to count their values, codes some rows from several places in every way to choose the
 form and the coding, and reads all elements again if positions must be counted. Then each chunk can be coded alone, in
@@ -19,7 +19,15 @@ from dcformat.codecs import Mode, context_writer, packed, packed_writer
 from dcformat.codecs.chunk_readers import chunk_reader
 from dcformat.codecs.codebooks import write_codebook
 from dcformat.codecs.csr_view import CsrView, index_dtype
-from dcformat.codecs.payload_layout import Chunk, Coding, ParsedPayload, chunk_bounds, chunk_lines, chunk_table
+from dcformat.codecs.payload_layout import (
+    Chunk,
+    Coding,
+    ParsedPayload,
+    chunk_bounds,
+    chunk_lines,
+    chunk_table,
+    parse_chunk,
+)
 from dcformat.codecs.payload_reader import read_chunk
 from dcformat.codecs.rangecoder import Encoder
 from dcformat.codecs.value_block_writer import write_block
@@ -36,7 +44,7 @@ from dcformat.value_counts import ValueCounts
 
 Array = npt.NDArray[Any]
 
-#: A tensor of more elements than this is coded in pieces; a smaller one is coded at once, as `dcformat.save` does.
+#: A tensor of more elements than this is coded in pieces; a smaller one is coded in one piece, as `dcformat.save` does.
 PIECES_FROM = 1 << 24
 #: Elements that are read at a time: a multiple of the 64 that share a mask in the digest.
 PIECE = 1 << 20
@@ -80,7 +88,7 @@ class CodedChunk(NamedTuple):
 
 @record(eq=False)
 class Survey:
-    """What must be known of all elements before a chunk can be coded.
+    """The properties of all elements that must be known before a chunk can be coded.
 
     Attributes
     ----------
@@ -146,18 +154,20 @@ class Survey:
         table = chunk_table(self.lines_each, sizes, stored if self.is_sparse else None)
         return bytes((self.coding.byte,)) + varint(self.lines_each) + head + table
 
-    def payload(self, first: Chunk | None) -> ParsedPayload:
-        """Return the payload with its first chunk alone, or with one that holds no lines instead of that."""
+    def payload(self) -> ParsedPayload:
+        """Return the payload with one chunk, which holds the codebook and no lines."""
         kinds = ("constant", "dense", "dense", "sparse", "sparse")
         head = b"" if self.plan is None else self._packed_head()
-        if first is None:
-            encoder = Encoder(64)
-            if self.codebook is not None:
-                write_codebook(encoder, self.codebook, self.head.dtype)
-            first = Chunk(0, 0, np.frombuffer(encoder.take(), np.uint8))
+        encoder = Encoder(64)
+        if self.codebook is not None:
+            write_codebook(encoder, self.codebook, self.head.dtype)
+        data = np.frombuffer(encoder.take(), np.uint8)
+        first = Chunk(0, 0, len(data), data, None)
         name, form, dtype, shape, scale, nnz, codebook_size = self.head
         info = TensorInfo(name, shape, dtype, kinds[form], nnz, codebook_size, scale, 0, 0, 0)
-        return ParsedPayload(info, self.coding, self.rows, self.columns, np.frombuffer(head, np.uint8), [first])
+        return ParsedPayload(
+            info, self.coding, self.rows, self.columns, np.frombuffer(head, np.uint8), [first], None, None
+        )
 
     def _packed_head(self) -> bytes:
         assert self.plan is not None  # coder 1 has one
@@ -180,7 +190,7 @@ def survey(elements: Elements, mode: Mode, pieces: Iterable[Array] | None = None
         Two or more.
     mode : {'fast', 'small', 'tiny'}
     pieces : iterable of ndarray, optional
-        What `pieces_of` yields, for callers that look at the elements too.
+        The pieces of `pieces_of`, for callers that look at the elements too.
 
     Returns
     -------
@@ -229,8 +239,10 @@ def code_chunk(elements: Elements, found: Survey, number: int) -> CodedChunk:
     part = _part(elements, found, first, last)
     stored = part.nnz if found.is_sparse else part.size
     data = _encoded(part, found, elements.shape, begins=number == 0)
-    chunk = Chunk(last - first, stored, np.frombuffer(data, np.uint8))
-    payload = found.payload(chunk if number == 0 else None)
+    payload = found.payload()
+    chunk = parse_chunk(payload.info, found.coding, last - first, stored, np.frombuffer(data, np.uint8))
+    if number == 0:
+        payload = replace(payload, chunks=[chunk])
     _compare(read_chunk(payload, None if payload.is_plain else chunk_reader(payload), chunk), part)
     return CodedChunk(data, stored)
 
@@ -241,7 +253,7 @@ def _trial(elements: Elements) -> Tensor:
     columns = prod(shape[1:])
     each = _TRIAL // (_PLACES * columns)
     if not each or shape[0] < _PLACES * each:
-        # Few and long rows: their beginning.
+        # If there are few, long rows, take their beginning.
         data = elements.read(0, min(_TRIAL, size))
         return from_dense(elements.name, data[None], elements.dtype, elements.scale, exact=True)
     starts = [(shape[0] - each) * place // (_PLACES - 1) * columns for place in range(_PLACES)]

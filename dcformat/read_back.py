@@ -1,4 +1,4 @@
-"""The proof that a file holds what it was made of, before anybody gets it."""
+"""Proves that a file holds the model from which it was made, before anybody gets it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dcformat.source import Source
 
 
 class ReadBackError(RuntimeError):
-    """What was coded does not decode to what it was made of: a fault of the program or of the machine."""
+    """Coded data do not decode to the original: a fault of the program or of the machine."""
 
 
 def require_read_back(model: Model, source: Source, label: str) -> None:
-    """Read a file back, and require that it holds a model: its text, its network, and every bit of its tensors.
+    """Read a file back, and require that it holds the model: its text, its network, and every bit of its tensors.
 
     Every tensor is decoded once, one at a time. The digest of all content must be the one in the file, which the writer
     computed from the model before it coded anything.

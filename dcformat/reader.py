@@ -1,4 +1,4 @@
-"""Reading of files tensor by tensor (spec, "File").
+"""Reads files tensor by tensor (spec, "File").
 
 Any bytes parse or raise `FormatError`. Every declared size is checked against the bytes that exist, the format's limits
 and the caller's limits before anything is allocated for it.
@@ -134,7 +134,7 @@ class DcfFile:
 
     @property
     def delta(self) -> Delta | None:
-        """How the file makes a new one of its base, if it is a delta; `dcformat.apply` does so."""
+        """How the file makes a new one from its base, if it is a delta; `dcformat.apply` does so."""
         return self._contents.delta
 
     def sections(self) -> list[tuple[int, bytes]]:
@@ -144,7 +144,7 @@ class DcfFile:
         return small_sections(self._model(dict.fromkeys(self._info)))  # type: ignore[arg-type]
 
     def read(self, offset: int, count: int) -> bytes:
-        """Return bytes of the file as they are."""
+        """Return raw bytes of the file."""
         return bytes(self._data.take(offset, count))
 
     def payload(self, name: str) -> bytes:
@@ -262,7 +262,7 @@ class DcfFile:
     def verify(self, progress: Callable[[int, int, str], None] = lambda done, total, name: None) -> None:
         """Decode all tensors, one at a time, and check the content digest. Raises `FormatError`.
 
-        `progress` takes the number of finished tensors, that of all, and the name of the next one.
+        `progress` takes the number of finished tensors, the number of all, and the name of the next one.
         """
         with self._naming:
             originals = [info for info in self._info.values() if info.copy_of is None]
@@ -293,7 +293,7 @@ class DcfFile:
     def usage(self, name: str, tensor: Tensor | None = None) -> Usage:
         """Return the bits of a tensor's payload by purpose. Raises `KeyError` or `FormatError`.
 
-        This decodes the payload, unless the caller has done so and gives the `tensor`.
+        This decodes the payload, unless the caller has done so and passes the `tensor`.
         """
         info = self._info[name]
         with self._naming:

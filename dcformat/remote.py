@@ -17,7 +17,7 @@ from dcformat import layout
 from dcformat.errors import MemoryLimitError
 from dcformat.wording import counted
 
-#: Bytes read on opening a file: the contents of most files, and few beside a tensor worth reading alone.
+#: Bytes read on opening a file: enough for most contents, and few compared with a tensor worth reading alone.
 HEAD_BYTES = 1 << 15
 #: How often in a row a request may fail without a single new byte, and how often in all; seconds before the next one.
 _TRIES, _ALL_TRIES, _PAUSE = 4, 16, 0.1
@@ -186,7 +186,7 @@ class HttpRanges:
         return response
 
     def _retrying(self, fetch: Callable[[bytearray], bool], data: bytearray | None = None) -> None:
-        """Call `fetch` until it returns True; each failure after which `data` has not grown counts."""
+        """Call `fetch` until it returns True; only failures after which `data` has not grown count."""
         data = bytearray() if data is None else data
         failed = 0
         for _ in range(_ALL_TRIES):

@@ -43,7 +43,7 @@ def pixels(seed: int, samples: int, shape: Shape, first: int = 0) -> npt.NDArray
 
 
 def inputs(graph: Graph, seed: int, samples: int, first: int = 0) -> dict[str, npt.NDArray[Any]]:
-    """Return the test's inputs by name, each ``(samples, *shape)``, whatever its batch axis.
+    """Return the test's inputs by name, each ``(samples, *shape)``, with any batch axis.
 
     They have the dtypes of the graph's inputs, or are uint8 pixels for a graph with preprocessing. The parameters are
     those of `pixels`.

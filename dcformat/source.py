@@ -198,7 +198,7 @@ class _Shifted:
 
 
 class ClippedFile:
-    """A file whose reads never ask for more bytes than are left: Python's files allocate whatever a pickle claims.
+    """A file whose reads never ask for more bytes than are left: Python's files allocate as many as a pickle claims.
 
     Parameters
     ----------

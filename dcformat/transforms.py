@@ -138,7 +138,7 @@ def _only(readers: Mapping[int, Sequence[int | None]], value: int) -> int | None
 
 
 def _has_units(node: Node, shape: Shape) -> TypeGuard[_Layer]:
-    """Whether a node is a layer of units, which are the first dimension of the `shape` that it reads or makes."""
+    """Return whether a node is a layer of units: the first dimension of the `shape` that it reads or makes."""
     if isinstance(node, Linear):
         return len(shape) == 1
     return isinstance(node, Conv) and node.groups == 1 and len(shape) == len(node.stride) + 1
@@ -179,7 +179,7 @@ def _orders(link: _Link, tensors: Mapping[str, Tensor]) -> Iterator[Array]:
 
 
 def _chained(alive: Array) -> Array:
-    """Return an order that starts with the fullest row and goes on with the row most similar to the last one."""
+    """Return an order that starts with the fullest row and continues with the row most similar to the last one."""
     rows = alive.astype(np.float32)
     size = rows.sum(axis=1)
     common = rows @ rows.T

@@ -62,7 +62,7 @@ class ValueCounts:
         if self._table is not None:
             self._table += np.bincount(bits, minlength=len(self._table))
         elif self._found is not None:
-            # Pruned tensors have few elements but zeros, and sorting takes long.
+            # Pruned tensors have few elements other than zeros, and sorting takes long.
             patterns, counts = np.unique(bits[bits != 0], return_counts=True)
             both = np.concatenate((self._found[0], patterns))
             together, place = np.unique(both, return_inverse=True)

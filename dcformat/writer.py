@@ -39,7 +39,7 @@ def save(
 ) -> None:
     """Write a model to a file, whole or not at all.
 
-    The file is read back before it takes its name: what it holds is the model, bit for bit.
+    The file is read back before it takes its name, to prove that it holds the model, bit for bit.
 
     Parameters
     ----------
@@ -116,12 +116,11 @@ def write(
     FormatError
         The model contradicts itself or is beyond the format's limits.
     """
-    if mode == "auto":
-        modes = modes_to_try(model.elements)
-        if relative_index == "escape" and encode is None and len(modes) > 1:
-            file.write(smallest_file(lambda each: written_bytes(model, each, relative_index), modes).data)
-            return
-        mode = "fast"
+    modes = modes_to_try(mode, model.elements)
+    if relative_index == "escape" and encode is None and len(modes) > 1:
+        file.write(smallest_file(lambda each: written_bytes(model, each, relative_index), modes).data)
+        return
+    mode = modes[0]
     if mode not in MODES:
         raise ValueError(f"mode: expected one of auto, {', '.join(MODES)}, found {mode!r}")
     if relative_index not in ("escape", "filler"):

@@ -66,7 +66,7 @@ def _row(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _inner(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the rows of what a value holds, unless it is a single number or text."""
+    """Yield the rows of a value's parts, unless it is a single number or text."""
     if "items" in schema:
         place, inner = f"{name}[]", schema["items"]
     elif isinstance(schema.get("additionalProperties"), dict):

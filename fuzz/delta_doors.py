@@ -21,7 +21,7 @@ from fuzz.primitives import change_bytes
 from fuzz.reference import BYTES, DecodeError, apply_reference, summary
 
 _DIGESTS = 2 * layout.DIGEST_BYTES
-#: How many pairs of a delta and its base mutations begin from.
+#: Number of pairs of a delta and its base from which mutations begin.
 _PAIRS = 80
 #: The base is followed by a delta in the input.
 _HEAD = struct.Struct("<I")
@@ -32,7 +32,7 @@ _ORIGIN = struct.Struct("<BHI")
 
 
 def delta(random: Random) -> bytes:
-    """Return a base and a delta that may be changed; what concerns the base stays right more often than not."""
+    """Return a base and a delta that may be changed; the parts about the base stay right more often than not."""
     base, made = _pair(random.randrange(_PAIRS))
     file = container.parse(made)
     what = random.randrange(10)
@@ -151,7 +151,7 @@ def _applied(made: bytes, base: bytes, data: bytes) -> Model:
 
 
 def decode_difference(data: bytes) -> str:
-    """Apply a difference to its origin; what comes about has a difference of its own."""
+    """Apply a difference to its origin; the result must have a difference from the origin in turn."""
     if len(data) < _ORIGIN.size:
         return "no input"
     number, count, seed = _ORIGIN.unpack_from(data)

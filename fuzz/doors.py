@@ -1,4 +1,4 @@
-"""Tries every way into the package with a file's bytes, and checks the promises that must hold for any bytes.
+"""Tries every entry point of the package with a file's bytes, and checks the promises that must hold for any bytes.
 
 A door returns the outcome: ``"ok"``, or the kind of the refusal. It raises `Fault` if the package breaks its promise.
 The guard notices everything else: an exception that is not a documented refusal, a warning, and memory or time above
@@ -59,7 +59,7 @@ def require(condition: bool, what: str) -> None:
 
 @dataclass(frozen=True)
 class Door:
-    """A way into the package.
+    """An entry point of the package.
 
     Attributes
     ----------
@@ -209,7 +209,7 @@ def with_digest(data: bytes) -> bytes:
 
 
 def verify(data: bytes) -> str:
-    """Verify a file whose digest was made right; nothing else may be wrong."""
+    """Verify a file whose digest was corrected; nothing else may be wrong."""
     load(data)
     right = with_digest(data)
     if right != data:

@@ -51,7 +51,7 @@ def _check_dense(path: Path, tensors: dict[str, Dense]) -> None:
 
 
 def _packs(path: Path, tensors: dict[str, Dense]) -> None:
-    """Write the tensors as the command `pack` does, which refuses what the format cannot hold."""
+    """Write the tensors as the command `pack` does, which refuses tensors that the format cannot hold."""
     try:
         held = {n: from_dense(n, t.values, t.dtype, t.scale, exact=True) for n, t in tensors.items()}
         if sum(tensor.size for tensor in held.values()) > 5000:

@@ -25,7 +25,7 @@ ATTRIBUTES = {
     17: "eeeeev", 18: "vv", 19: "vvv", 20: "l", 21: "l", 22: "vvvv", 23: "levr", 24: "l", 25: "v", 26: "lfvvv",
 }  # fmt: skip
 
-#: A varint, or bytes as they are: the parts of a constant or of a float.
+#: A varint, or raw bytes: the parts of a constant or of a float.
 Part = int | bytes
 
 

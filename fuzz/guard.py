@@ -1,4 +1,4 @@
-"""Watches an execution of a door: what it raises, the processor time that it takes, and the memory that it requests.
+"""Watches an execution of a door: its exceptions, the processor time that it takes, and the memory that it requests.
 
 It watches memory in three ways. A limit on the address space makes a bomb fail with `MemoryError`; the growth of the
 resident set is checked after each execution; and now and then `tracemalloc` measures the exact peak.
@@ -22,7 +22,7 @@ from fuzz.doors import Door, Fault, most_memory
 ROOT = Path(__file__).resolve().parent.parent
 #: Address space that an execution may take in addition to that of the warmed-up process.
 ROOM = 256 << 20
-#: How far the peak of the resident set may rise in one execution, in KiB.
+#: The largest rise of the peak of the resident set in one execution, in KiB.
 _GROWTH = 48 << 10
 #: The message of a refusal that stems from a `MemoryError`, so the allocation had not been counted.
 _UNCOUNTED = "no more memory"

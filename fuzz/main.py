@@ -1,6 +1,6 @@
-"""Fuzzes every way into the package: ``python fuzz/main.py --seconds 600 --jobs 2``.
+"""Fuzzes every entry point of the package: ``python fuzz/main.py --seconds 600 --jobs 2``.
 
-Execution `index` of seed `seed` is the same wherever it runs: the door, the input, and what the door does with it.
+Execution `index` of seed `seed` is the same wherever it runs: the door, the input, and the door's actions.
 An input that breaks a promise is saved in a file named after the door and the reason, with a line in a log beside it;
 ``python fuzz/main.py --replay FILE --door DOOR`` runs it again.
 """
@@ -34,7 +34,7 @@ VARIANTS: dict[str, tuple[dict[str, str], float]] = {
 MEASURED = 32
 #: Seconds of clock time after which an execution is ended from outside.
 HANGS = 120.0
-#: How many files are kept for one cause, the smallest ones.
+#: Number of files that are kept for one cause: the smallest ones.
 KEPT = 3
 
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Fuzz every way into the package.")
+    parser = argparse.ArgumentParser(description="Fuzz every entry point of the package.")
     parser.add_argument("--seconds", type=float, default=600, help="seconds to run, by the clock [600]")
     parser.add_argument("--jobs", type=int, default=2, help="processes [2]")
     parser.add_argument("--doors", default="", help="names separated by commas [all]")
@@ -191,7 +191,7 @@ class Collected:
 
 
 class _Board:
-    """Numbers that a job shares with the process that watches it: what it runs, since when, and what it has done."""
+    """Numbers that a job shares with the process that watches it: its execution, when that began, and all counts."""
 
     FIELDS = 4
 

@@ -1,4 +1,4 @@
-"""Mutates `.dcf` files: their bytes, or their fields, after which lengths and checksums are made right.
+"""Mutates `.dcf` files: their bytes, or their fields, after which lengths and checksums are corrected.
 
 Everything is drawn from one `random.Random`, so a seed identifies an input.
 """

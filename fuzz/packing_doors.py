@@ -1,7 +1,7 @@
-"""Doors for what packing of large checkpoints reads beside tensors, and the makers of their inputs.
+"""Doors for the files that packing of large checkpoints reads beside tensors, and the makers of their inputs.
 
-These are indexes of several files, descriptions of the safetensors files that a checkpoint was made of, and journals of
-interrupted runs.
+These are indexes of several files, descriptions of the safetensors files that a checkpoint was made from, and journals
+of interrupted runs.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def journal(random: Random) -> bytes:
 
 
 def _spoiled(random: Random, data: bytes) -> bytes:
-    """Return bytes as they are, or changed, or cut short."""
+    """Return bytes unchanged, changed, or cut short."""
     what = random.randrange(8)
     if what == 0:
         return change_bytes(random, data)
@@ -124,7 +124,7 @@ def read_shards(data: bytes) -> str:
 
 
 def read_sources(data: bytes) -> str:
-    """Read an index of safetensors files, whatever their names are."""
+    """Read an index of safetensors files with any names."""
     there = folder() / "sources"
     there.mkdir(exist_ok=True)
     for file, name in (("a.dcf", "w"), ("b.dcf", "v")):
@@ -147,7 +147,7 @@ def read_description(data: bytes) -> str:
 
 
 def resume(data: bytes) -> str:
-    """Open a journal; what it keeps can be read, and is kept again by the next run."""
+    """Open a journal; the parts that it keeps can be read, and the next run keeps them again."""
     lines, _, stored = data.partition(_CUT)
     path = folder() / "x.journal"
     path.write_bytes(lines)

@@ -1,4 +1,4 @@
-"""What mutations draw from: edge cases of numbers, floats and names, and changes of bytes."""
+"""The material of mutations: edge cases of numbers, floats and names, and changes of bytes."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from fuzz.container import File, ParseError
 from tests.format.strategies import DTYPES, FORMS, by_rows, dumps_as, large_vectors, tensor, vectors, ways
 
 ROOT = Path(__file__).resolve().parent.parent
-#: In larger files, mutations would seldom hit what matters.
+#: In larger files, mutations would seldom hit the parts that matter.
 LARGEST = 8192
 
 
@@ -86,7 +86,7 @@ class _Builder:
         self.tensors: dict[str, Tensor] = {}
 
     def add(self, make: type[Node], *fields: object) -> None:
-        """Append an operator that reads the last value, if that fits; a binary operator joins it with itself."""
+        """Append an operator that reads the last value, if that fits; a binary operator reads the value twice."""
         at = len(self.values) - 1
         node = make((at, at) if make in (ops.Add, ops.Concat) else (at,), *fields)
         shapes = {name: t.shape for name, t in self.tensors.items()}

@@ -19,7 +19,7 @@ _WORDS = (0, 1, 2, 4, 8, 255, 65535, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
 def tflite(random: Random) -> bytes:
-    """Return a file; one in four is as it was written."""
+    """Return a file; one in four is undamaged."""
     data = bytearray(_network(random))
     if random.randrange(4) == 0:
         return bytes(data)

@@ -1,8 +1,8 @@
-"""Makes the description on a package index of the README, and the project's addresses.
+"""Makes the description on a package index from the README, and the project's addresses.
 
 Links and pictures of the README are files of the repository, which an index page does not have. If `repository` in
 pyproject.toml names the address of the repository, such links and pictures lead there, and the metadata state it.
-Otherwise, pictures and their captions are left out, and such links become their text.
+Otherwise, pictures and their captions are left out, and only the text of such links remains.
 """
 
 from __future__ import annotations

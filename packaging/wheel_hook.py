@@ -1,4 +1,4 @@
-"""Puts machine code of kernels into a wheel, and names the platform and the Python version that the code is for.
+"""Puts machine code of kernels into a wheel, and names the platform and the Python version of the code.
 
 `make wheel` compiles the kernels and sets DCFORMAT_WHEEL_KERNELS to their folder and DCFORMAT_WHEEL_MACHINE to the
 machine (x86_64 or aarch64). Without these, the wheel is one of pure Python, whose kernels are compiled at first use.

@@ -83,7 +83,7 @@ def verify(data: bytes) -> None:
 
 
 def evaluated(data: bytes, inputs: list[list[float]]) -> list[list[float]]:
-    """Return what a graph of float32 tensors makes of one sample."""
+    """Return the results of a graph of float32 tensors for one sample."""
     file = decode(data)
     assert file.graph is not None
     tensors = {

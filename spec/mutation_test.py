@@ -4,7 +4,7 @@
 
 Every mutant is the reference decoder with one change: a number one more or one less, a comparison turned into its
 neighbour, a limit of a clamp, min or max dropped, `and` for `or`, or a check left out. Each mutant runs on the vectors
-that reach the changed line until one gives a different result. A mutant survives if no vector tells it from the
+that reach the changed line until one gives a different result. A mutant survives if no vector distinguishes it from the
 decoder; `mutation_survivors.json` lists the mutants that may survive, with the reasons. The exit code is 0 if no other
 mutant survives, 1 if any does, and 2 for wrong use.
 
@@ -38,7 +38,7 @@ from mutations import MODULES, SPEC, Mutant, compiled, mutants, source
 
 VECTORS = SPEC / "vectors" / "v1"
 SURVIVORS = SPEC / "mutation_survivors.json"
-#: A mutant that takes this many times longer than the decoder, plus some seconds, is taken to run for ever.
+#: A mutant that takes this many times longer than the decoder, plus some seconds, counts as running for ever.
 PATIENCE, SECONDS = 10, 1
 MEMORY = 3 << 30
 #: Seconds from which a vector is slow. The lines that a slow vector reaches are not recorded. It runs last, and only
@@ -193,7 +193,7 @@ class State:
         now = {vector.name: hashlib.sha256(vector.data).hexdigest() for vector in vectors}
         self.reach: dict[str, tuple[float, list[str]]] = {}
         self.killers: dict[str, str] = {}
-        #: What earlier runs found: vectors that killed a mutant of the same description, and vectors that did not.
+        #: The results of earlier runs: vectors that killed a mutant of the same description, and vectors that did not.
         self.hints: dict[str, str] = {}
         self.survived: dict[str, set[str]] = {}
         same, unchanged = False, set[str]()
@@ -275,7 +275,7 @@ def main() -> int:
         chosen = random.sample(chosen, min(options.sample, len(chosen)))
     reasons = explained()
     todo = [mutant for mutant in chosen if mutant.text not in state.killers]
-    todo.sort(key=lambda mutant: mutant.text in reasons)  # what may survive takes longest and tells least
+    todo.sort(key=lambda mutant: mutant.text in reasons)  # mutants that may survive take longest and tell least
     times = {name: seconds for name, (seconds, _) in state.reach.items()}
     print(f"{len(everything)} mutants, {len(chosen)} chosen, {len(todo)} to run", file=sys.stderr)
     with multiprocessing.get_context("fork").Pool(options.jobs, prepare, (times,), maxtasksperchild=50) as pool:

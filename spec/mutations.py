@@ -16,7 +16,7 @@ MODULES = (
 )  # fmt: skip
 #: The functions of the command line, which do not decode.
 LEFT_OUT = {"main"}
-#: Calls that make room for models: more room changes nothing, and less raises an error where it is used.
+#: Calls that make space for models: more space changes nothing, and less raises an error where it is used.
 SIZES = {"fresh"}
 NEIGHBOURS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,

@@ -1,10 +1,10 @@
 """A decoder of dcformat files, version 1.0, written from `dcformat.md` and `coders.md` alone.
 
     python reference_decoder.py FILE         prints what the file holds as JSON
-    python reference_decoder.py DELTA BASE   prints what the file holds that a delta makes of its base
+    python reference_decoder.py DELTA BASE prints what the file holds that a delta makes from its base
 
-It needs Python's standard library only and shares no code with the package, so the limits, the numbers of operators and
-the preset stand in both. Every function says which section of the specification it follows. It is slow and meant to be
+It needs Python's standard library only and shares no code with the package, so both have the limits, the numbers of
+operators and the preset. Every function says which section of the specification it follows. It is slow and meant to be
 read: this file has the container (sections 2 to 4, and 8), `reference_reader.py` the notation (section 1),
 `reference_graph.py` the graph (section 5), `reference_payloads.py` the payloads (section 6), `reference_digest.py` the
 digest (section 7), `reference_deltas.py` deltas (section 15), and `reference_coders.py`, `reference_mixing.py` and
@@ -74,7 +74,7 @@ EXTENDED = 7
 
 @dataclass
 class File:
-    """What a file holds."""
+    """The contents of a file."""
 
     version: tuple[int, int]
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -145,7 +145,7 @@ def decode(data: bytes) -> File:
 
 
 def apply(data: bytes, base_data: bytes) -> File:
-    """Section 15, "Deltas": what a delta makes of its base."""
+    """Section 15, "Deltas": the file that a delta makes from its base."""
     change, base = decode(data), decode(base_data)
     delta = change.delta
     check(delta is not None, "E18", "not a delta")

@@ -37,7 +37,7 @@ MAX_ELEMENTS = 1 << 22
 
 @dataclass
 class Step:
-    """Section 15, item 3: what makes the next `count` tensors."""
+    """Section 15, item 3: a step that makes the next `count` tensors."""
 
     kind: int
     count: int
@@ -152,7 +152,7 @@ def new_tensors(delta: Delta, own: dict[str, Tensor], base: dict[str, Tensor]) -
 
 
 def changed(origins: list[Tensor], scales: list[float | None], data: bytes) -> list[Tensor]:
-    """Section 15.1: the tensors that a difference makes of its origins."""
+    """Section 15.1: the tensors that a difference makes from its origins."""
     dtype, whole = origins[0].dtype, origins[0].size
     check(all(origin.dtype == dtype for origin in origins), "E08", "[B16] origins of several dtypes")
     check(dtype == "int8" or not any(scales), "E08", "[B6] the scale of another dtype than int8")

@@ -20,7 +20,7 @@ MAX_STORED = 1 << 22
 
 @dataclass
 class Coding:
-    """The coding byte and the head of a payload, and what follows from them."""
+    """The coding byte and the head of a payload, and the properties that follow from them."""
 
     entry: Entry
     coder: int

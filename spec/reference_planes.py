@@ -21,7 +21,7 @@ MAX_VALUES = 1 << 22
 
 @dataclass
 class Plane:
-    """Section 6.4: a plane head, and what the range coder stream adds to it."""
+    """Section 6.4: a plane head, and its additions in the range coder stream."""
 
     kind: int
     context: int
@@ -166,7 +166,7 @@ def unchanged(u: int, dtype: str, bits: int) -> int:
 
 @dataclass
 class Tables:
-    """Section 6.5: what comes before the codes."""
+    """Section 6.5: the part before the codes."""
 
     kind: int
     inner: int

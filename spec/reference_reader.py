@@ -1,4 +1,4 @@
-"""What the parts of the reference decoder share: bounded reads, the error, a tensor and its entry in the table."""
+"""The parts that the modules of the reference decoder share: bounded reads, the error, a tensor and its table entry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Section 5.4 of `dcformat.md`, "Meaning": the shapes of the values of a graph, and what attributes must hold."""
+"""Section 5.4 of `dcformat.md`, "Meaning": the shapes of a graph's values, and the requirements on attributes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Section 5.4 of `dcformat.md`: operators that treat each element alike, or move elements, for `run_graph.py`.
 
-Each element of a result is computed in binary64, from operands in binary32, and rounded to binary32; what the text
-calls exact is exact.
+Each element of a result is computed in binary64, from operands in binary32, and rounded to binary32; steps that the
+text calls exact are exact.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def resize(call: Call, x: Array) -> Array:
 
 
 def source(a: dict[str, Any], scale: float, n: int, m: int, i: int) -> list[tuple[int, float]]:
-    """Section 5.4, "Resize": the elements that a position of the result is made of, and their weights."""
+    """Section 5.4, "Resize": the elements that contribute to a position of the result, and their weights."""
     if a["coordinates"] == "asymmetric":
         x = f32(i / scale)
     elif a["coordinates"] == "align_corners":

@@ -1,6 +1,6 @@
 """Section 5.4 of `dcformat.md`, "Meaning": runs a graph on one sample, in plain Python.
 
-It is no part of the decoder, whose result it takes. `run_layers.py` and `run_elements.py` have the operators.
+It is not part of the decoder, whose result it takes. `run_layers.py` and `run_elements.py` have the operators.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Section 5.4 of `dcformat.md`: products, recurrent layers, pools, reductions and norms, for `run_graph.py`.
 
-Each element of a result is computed in binary64, from operands in binary32, and rounded to binary32; what the text
-calls exact is exact.
+Each element of a result is computed in binary64, from operands in binary32, and rounded to binary32; steps that the
+text calls exact are exact.
 """
 
 from __future__ import annotations

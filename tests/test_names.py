@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("dcformat", "runtime", "interop", "cli", "pruning")
 
-#: Folders that treat the same things for different formats, whose modules are called alike.
+#: Folders for the same tasks in different formats, whose modules have the same names.
 OPERATORS = {
     "dcformat/graph",
     "runtime/dcformat_runtime/numpy_backend",

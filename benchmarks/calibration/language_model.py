@@ -1,4 +1,4 @@
-"""Compresses the language model stories260K without training, for text that it writes itself.
+"""Compresses the language model stories260K without training data, for text that it writes itself.
 
     python benchmarks/calibration/language_model.py ../shared/data/stories260k stories.dcf [DENSITY [CHANGE]]
 

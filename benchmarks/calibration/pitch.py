@@ -59,7 +59,7 @@ def frames(rng: np.random.Generator, count: int) -> Array:
 
 
 def coded(python: str, model: Model, quantiser: int) -> tuple[int, Model]:
-    """Return the size in NNCodec, and the model with the values that it gives back."""
+    """Return the size in NNCodec, and the model with the values that it decodes."""
     with tempfile.TemporaryDirectory() as folder:
         arrays = {name: tensor.to_dense() for name, tensor in model.tensors.items()}
         save: Any = np.savez

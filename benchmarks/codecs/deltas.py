@@ -4,8 +4,8 @@
 
 FILE is a checkpoint of float32 tensors. The changes are: for a share of the weights, a normal step of deviation 1e-4
 (as in z4ai's tests), or a step to the next float; a relative normal step for all weights; pruning by magnitude. The
-column "entropy" has the ratio at the entropy of what changes, given the exponent of the old weight, over all tensors
-together. z4ai runs in a Python of its own, because it needs other packages. Times are processor time, the least of
+column "entropy" has the ratio at the entropy of the changes, given the exponent of the old weight, over all tensors
+together. z4ai runs in a separate Python, because it needs other packages. Times are processor time, the least of
 several rounds.
 """
 

@@ -2,11 +2,11 @@
 
     python benchmarks/codecs/floats.py FILE... [--bfloat16] [--prune SHARE] [--rounds N] [--out FILE.md]
 
-FILE is a checkpoint: .npz, .safetensors, a PyTorch file, or an ONNX model, whose float32 tensors are taken. A file that
-is not there, or whose library is missing, is skipped with the reason. `--bfloat16` rounds the values first; `--prune`
-sets this share of the smallest magnitudes of each matrix to zero. Decoding is to dense arrays, tensor after tensor; the
-table gives the largest tensor alone too, because even the smallest takes 0.1 ms.
-Times are processor time, the least of several rounds in which all modes take turns.
+FILE is a checkpoint: .npz, .safetensors, a PyTorch file, or an ONNX model, whose float32 tensors are taken. A missing
+file, or one whose library is missing, is skipped with the reason. `--bfloat16` rounds the values first; `--prune` sets
+this share of the smallest magnitudes of each matrix to zero. Decoding is to dense arrays, tensor after tensor; the
+table gives the largest tensor alone too, because even the smallest takes 0.1 ms. Times are processor time, the least of
+several rounds in which all modes take turns.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def read(path: Path) -> Arrays:
 
 
 def changed(arrays: Arrays, share: float, brain: bool) -> Arrays:
-    """Return the arrays pruned and rounded as asked."""
+    """Return the arrays pruned and rounded as requested."""
     out = {}
     for name, array in arrays.items():
         if share and array.ndim > 1:

@@ -2,7 +2,7 @@
 
     python benchmarks/codecs/memory.py [--mode fast|small] [--out FILE.md]
 
-Each step runs in a process of its own, and the figure is its peak resident memory less that of an idle process. The
+Each step runs in its own process, and the figure is its peak resident memory minus that of an idle process. The
 tensors come from a mapping that makes each on request, and are read one by one with `dcformat.open`.
 """
 

@@ -1,10 +1,10 @@
-"""Compares sizes and decoding speed with lmzip and ZipNN, which run in a Python of their own.
+"""Compares sizes and decoding speed with lmzip and ZipNN, which run in a separate Python.
 
     python benchmarks/codecs/peers.py FILE --python PYTHON [--rounds N] [--out FILE.md]
 
-FILE is a checkpoint of float32 tensors, which are packed as they are, rounded to bfloat16, and pruned by magnitude.
+FILE is a checkpoint of float32 tensors, which are packed unchanged, rounded to bfloat16, and pruned by magnitude.
 PYTHON has lmzip and zipnn; each may be missing. Everything runs on one thread. dcformat decodes a file in memory to
-dense arrays; lmzip decodes a file in memory (/dev/shm) to another one, because it has no other way; ZipNN decodes
+dense arrays; lmzip decodes a file in memory (/dev/shm) to another one, because it cannot do otherwise; ZipNN decodes
 bytes to bytes. Times are processor time, the least of several rounds in which all take turns.
 """
 
@@ -29,7 +29,7 @@ import dcformat
 from dcformat.dense import from_dense
 from dcformat.model import Model
 
-#: Prints the size of what it makes of a file, then the seconds to decode it, each time it reads a line.
+#: Prints the compressed size of a file, then the seconds to decode it, each time it reads a line.
 _WORKERS = {
     "lmzip": """
 import os, sys, time, lmz
@@ -59,7 +59,7 @@ assert bytes(found) == raw
 
 
 class Worker:
-    """Another compressor in a process of its own."""
+    """Another compressor in its own process."""
 
     def __init__(self, name: str, python: str, folder: Path, kind: str) -> None:
         names = [folder / "a.safetensors", folder, folder / "raw"]

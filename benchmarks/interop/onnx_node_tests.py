@@ -2,9 +2,9 @@
 
     python benchmarks/interop/onnx_node_tests.py docs/results/onnx-node-tests.md
 
-A test gives a model of one operator with inputs and outputs. Those inputs that an operator needs as constants (axes,
-shapes, weights) are inputs of the model; so an import is tried with all inputs open, with whole numbers but the first
-input fixed, and with all but one input fixed. Outputs must agree to one part in 1,000, as onnx asks of a backend.
+A test gives a model of one operator with inputs and outputs. Inputs that an operator needs as constants (axes, shapes,
+weights) are inputs of the model. So an import is tried with all inputs open, with whole numbers other than the first
+input fixed, and with all inputs except one fixed. Outputs must agree to one part in 1,000, as onnx asks of a backend.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import dcformat
 #: Inputs and outputs that a network can have.
 _DTYPES = ("float32", "float64", "float16", "int8", "uint8", "int16", "int32", "int64", "bool")
 
-#: Why some tests give other results.
+#: The reasons for which some tests give other results.
 _KNOWN = {
     "test_resize_downsample_scales_linear_align_corners": "where a scaled size is not whole, the test and onnxruntime "
     "differ, and a network computes as onnxruntime does",
@@ -36,7 +36,7 @@ PASSED, REFUSED, OUT_OF_SCOPE, DIFFERS = "passed", "refused", "out of scope", "d
 
 
 class Outcome(NamedTuple):
-    """What became of a test; `operator` is what the test is about."""
+    """The outcome of a test; `operator` is the subject of the test."""
 
     name: str
     operator: str
@@ -72,7 +72,7 @@ def _operator(case: Any) -> str:
 
 
 def _out_of_scope(case: Any) -> str:
-    """Return why a test is none of a network that a file can hold, or an empty string."""
+    """Return why a file cannot hold the network of a test, or an empty string."""
     domains = {entry.domain for entry in case.model.opset_import} - {"", "ai.onnx"}
     if domains:
         return f"domain {', '.join(sorted(domains))}"

@@ -30,12 +30,12 @@ import dcformat
 #: The token that begins a text.
 START = 1
 
-#: The number of positions that the packed network has room for.
+#: The number of positions for which the packed network has space.
 ROOM = 256
 
 
 class Sizes(NamedTuple):
-    """The sizes of a network, as a checkpoint of llama2.c begins with them."""
+    """The sizes of a network, with which a checkpoint of llama2.c begins."""
 
     dim: int
     hidden: int
@@ -87,7 +87,7 @@ def rotated(x: Tensor, angles: Tensor) -> Tensor:
 
 
 class Llama(nn.Module):
-    """The network as it is usually written: from all tokens of a text to the logits of each next one."""
+    """The network in its usual form: from all tokens of a text to the logits of each next one."""
 
     def __init__(self, sizes: Sizes, angles: Tensor) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ def text(path: Path, tokens: list[int]) -> str:
 
 
 def main() -> None:
-    """Pack the network, and compare and print what it generates."""
+    """Pack the network, and compare and print the generated text."""
     folder, path, count = Path(sys.argv[1]), Path(sys.argv[2]), 200
     llama = load_llama(folder / "stories260K.bin")
     packed(llama, path)

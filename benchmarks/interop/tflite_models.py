@@ -1,4 +1,4 @@
-"""Packs TensorFlow Lite models and writes a table of how far they are from LiteRT, and of their sizes.
+"""Packs TensorFlow Lite models and writes a table of their differences from LiteRT, and of their sizes.
 
     python benchmarks/interop/tflite_models.py FOLDER docs/results/tflite-models.md
 
@@ -86,7 +86,7 @@ def main() -> None:
         "",
         "`benchmarks/interop/tflite_models.py` wrote this page. Each model of MLPerf Tiny was packed",
         f"(`--mode small`), read back, and compared with LiteRT {litert_version()} on {INPUTS:,} random inputs",
-        "or on the keyword samples. The difference is a part of the largest output, or steps of rounding",
+        "or on the keyword samples. Differences are relative to the largest output, or steps of rounding",
         "for int8 models; the last column says for how many inputs the same output is largest.",
         "`kws_dscnn_float` has int8 weights: LiteRT ran it with the same weights in float32, as it would",
         "round the inputs of the layers otherwise.",

@@ -1,10 +1,10 @@
-"""Packs PyTorch modules and writes a table of how far they are from PyTorch, and what packing takes.
+"""Packs PyTorch modules and writes a table of their differences from PyTorch, and of the cost of packing.
 
     python benchmarks/interop/torch_models.py models.jsonl docs/results/torch-models.md [MODEL ...]
 
-Each model is packed in a process of its own, as `from_module` does it, and added to models.jsonl; those that are there
-already are kept. Small ones are packed from a ``.pt2`` archive too. Models of torchvision (0.28.0 belongs to torch
-2.13.0) have random weights; so have the taggers, which are an embedding and two bidirectional layers.
+Each model is packed in its own process, as by `from_module`, and added to models.jsonl; models already in the file are
+kept. Small ones are packed from a ``.pt2`` archive too. Models of torchvision (0.28.0 belongs to torch 2.13.0) have
+random weights; so have the taggers, which are an embedding and two bidirectional layers.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def table(found: Sequence[dict[str, Any]]) -> str:
         "",
         "`benchmarks/interop/torch_models.py`, which says where the models come from, wrote this page on 2 shared",
         f"cores (AMD EPYC with AVX-512). Each model was exported, packed, read back, and compared with {engine}",
-        "on random inputs, with batches of 1 and 3. A difference is a part of the largest output; the second is that",
+        "on random inputs, with batches of 1 and 3. Differences are relative to the largest output; the second is that",
         "of the same program from an archive. Times are seconds of CPU time: of the export and import, of writing the",
         "file (`fast`), and of loading and checking it. The peak memory of the process is in MiB.",
         "",

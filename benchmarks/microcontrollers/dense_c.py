@@ -1,6 +1,6 @@
-"""Writes a network as plain dense C: nested loops over arrays of int8 weights, as generators such as onnx2c make them.
+"""Writes a network as plain dense C: nested loops over arrays of int8 weights, like those of generators such as onnx2c.
 
-It is what `programs.py` compares exported programs with. Values have 8 bits and the scales of the exported program;
+`programs.py` compares exported programs with this. Values have 8 bits and the scales of the exported program;
 weights are rounded to 8 bits, so that the results differ a little.
 """
 

@@ -38,6 +38,7 @@ from benchmarks.machine import describe  # noqa: E402
 from benchmarks.microcontrollers.dense_c import dense_program  # noqa: E402
 from dcformat.datasets import load_split  # noqa: E402
 from dcformat.model import Model  # noqa: E402
+from tests.runtime.c_programs import run_on  # noqa: E402
 
 FORMS: tuple[Form, ...] = ("fast", "small", "tables")
 FORM_NAMES = {"fast": "resident, fast", "small": "resident, small", "tables": "sparse"}
@@ -49,20 +50,6 @@ _COLUMNS = (
     "numbers", "form", "M3 code", "M3 constants", "M3 flash", "M3 memory", "M3 run", "AVR flash", "AVR memory",
     "AVR run", "accuracy",
 )  # fmt: skip
-FILTER = """
-#include "model.h"
-#include <stdio.h>
-int main(void)
-{
-    static model_input_t input[MODEL_INPUTS];
-    static model_output_t output[MODEL_OUTPUTS];
-    while (fread(input, sizeof input, 1, stdin) == 1) {
-        model_run(input, output);
-        fwrite(output, sizeof output, 1, stdout);
-    }
-    return 0;
-}
-"""
 
 
 def main() -> None:
@@ -205,11 +192,7 @@ def _stored(made: Exported, pixels: Any) -> Any:
 
 def _outputs(made: Exported, inputs: Any, dtype: str) -> Any:
     with tempfile.TemporaryDirectory() as folder:
-        for name, text in {**made.files, "filter.c": FILTER}.items():
-            (Path(folder) / name).write_text(text)
-        subprocess.run(["gcc", "-O2", "-std=c99", "-o", "filter", "model.c", "filter.c", "-lm"], cwd=folder, check=True)
-        done = subprocess.run([f"{folder}/filter"], input=inputs.tobytes(), capture_output=True, check=True)
-    return np.frombuffer(done.stdout, dtype).reshape(len(inputs), -1)
+        return run_on(Path(folder), made.files, inputs, dtype)
 
 
 def _tools() -> list[str]:

@@ -3,7 +3,7 @@
     git worktree add ../before COMMIT
     python benchmarks/runtime/checkouts.py ../before .
 
-Each checkout has a process of its own and reads its own copy of the models. Slices of calls are interleaved in random
+Each checkout has its own process and reads its own copy of the models. Slices of calls are interleaved in random
 order, and the ratio is the median over all rounds, so that a disturbance affects both.
 """
 

@@ -4,7 +4,7 @@
     python benchmarks/runtime/first_commands.py .venv-edge/bin/python --out docs/results/first-commands.md
 
 Each command is a process of the given Python, into which a wheel is installed, with an empty folder for machine code:
-no command finds what another one compiled. `run` classifies ten inputs of zeros.
+no command finds code that another one compiled. `run` classifies ten inputs of zeros.
 """
 
 from __future__ import annotations

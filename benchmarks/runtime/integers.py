@@ -4,7 +4,7 @@
 
 The folder has the int8 models of MLPerf Tiny (mlcommons/tiny). Calls have one input and run on one thread; a call to
 LiteRT sets the input, invokes the interpreter and gets the output. Rounds of both alternate in one process. The ratio
-is the median of those of the rounds, which are alike even if the machine has other work.
+is the median of the ratios of the rounds, which stay similar even if the machine has other work.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ROUNDS, CALLS, INPUTS = 100, 20, 1000
 
 
 class Result(NamedTuple):
-    """A network's bytes in each mode, microseconds of both runtimes, and how alike their results are."""
+    """A network's bytes in each mode, the microseconds of both runtimes, and the agreement of their results."""
 
     sizes: list[int]
     ours: float

@@ -102,7 +102,7 @@ def multiply_adds(layer: Layer) -> int:
 
 
 def measure(network: Network, x: np.ndarray, repeats: int) -> dict[str, float]:
-    """Return the nanoseconds of each layer for the whole batch, less those of an empty call."""
+    """Return the nanoseconds of each layer for the whole batch, minus those of an empty call."""
     batch = len(x)
     engine = KernelEngine(network, 1, False)
     program, kernel = engine.program(batch == 1), interpreter.run.resolve()

@@ -1,4 +1,4 @@
-"""Compares inference time with other runtimes; each has a process of its own, stopped while another is timed.
+"""Compares inference time with other runtimes; each has its own process, stopped while another is timed.
 
     python benchmarks/runtime/speed.py --out docs/results/runtime-speed.md
     python benchmarks/runtime/speed.py --network models/lenet.dcf --batches 1,64 --rounds 5
@@ -153,7 +153,7 @@ def main() -> None:
     packages = sorted({PACKAGES[name] for name in names if name in PACKAGES} - {"numpy"})
     lines = [
         "# Inference time against other runtimes", "",
-        "Median microseconds of a call from Python, NumPy arrays in and out; in brackets how many times dcformat's.",
+        "Median microseconds of a call from Python, NumPy arrays in and out; in brackets, the ratio to dcformat's.",
         f"Made by `python benchmarks/runtime/speed.py` on {describe(*packages)}.", "",
     ]  # fmt: skip
     figures: list[dict[str, Any]] = []

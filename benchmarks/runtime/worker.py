@@ -1,4 +1,4 @@
-"""Runs one runtime in a process of its own, which `speed.py` starts, stops while it is not timed, and asks for slices.
+"""Runs one runtime in its own process, which `speed.py` starts, stops while it is not timed, and asks for slices.
 
     python worker.py RUNTIME NETWORK THREADS
 

@@ -1,7 +1,7 @@
-"""Makes synthetic sharded checkpoints: layers as those of a transformer, in bfloat16, some of them pruned.
+"""Makes synthetic sharded checkpoints: layers like those of a transformer, in bfloat16, some of them pruned.
 
 All tensors are pieces of one block of 2^26 normal values, from different places, so that a large checkpoint is made
-quickly. Nothing that packs them looks beyond a tensor, except that it would store equal tensors once; there are none.
+quickly. The packer treats each tensor alone, except that it would store equal tensors once; there are none.
 
     python benchmarks/scale/checkpoint.py DIR --gigabytes 20
 """

@@ -1,7 +1,7 @@
 """Measures `dcformat pack` and `unpack` of a large sharded checkpoint: seconds, and the memory of all processes.
 
-Memory is sampled ten times a second: the sum of what each process holds for itself (the proportional set size, which
-divides shared pages among processes), without the files that the system caches.
+Memory is sampled ten times a second: the sum of the memory that each process holds for itself (the proportional set
+size, which divides shared pages among processes), without the files that the system caches.
 
     python benchmarks/scale/checkpoint.py /data/in --gigabytes 20
     python benchmarks/scale/large.py /data/in /data/out --jobs 1,2
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("work", type=Path, help="directory for the outputs, which are removed")
     parser.add_argument("--jobs", default="1")
     parser.add_argument("--mode", default="fast")
-    parser.add_argument("--unpack", action="store_true", help="give the shards back too, and compare them")
+    parser.add_argument("--unpack", action="store_true", help="restore the shards too, and compare them")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     print(describe())

@@ -1,8 +1,8 @@
-"""CPU seconds that packing in `fast` takes: networks of the shapes of AlexNet and VGG-16, and tensors of rising size.
+"""Measures the CPU seconds of packing in `fast`: networks shaped like AlexNet and VGG-16, and tensors of rising size.
 
 Weights are drawn: in each layer, a share of them from 32 values (pruned and shared), or all of them normal (dense). CPU
-seconds of one process are measured, because other programs may run; on a quiet machine they are the elapsed seconds
-but for the reading of the file.
+seconds of one process are measured, because other programs may run; on a quiet machine they are the elapsed seconds,
+except for the reading of the file.
 
     python benchmarks/scale/networks.py [--largest 30] [--series] [--picture docs/scale.png]
 
@@ -42,7 +42,7 @@ LINEAR = {
     "AlexNet": [(4096, 9216), (4096, 4096), (1000, 4096)],
     "VGG-16": [(4096, 25088), (4096, 4096), (1000, 4096)],
 }
-#: The share of weights that Deep Compression leaves, about.
+#: The approximate share of weights that Deep Compression leaves.
 DENSITY = {"AlexNet": 0.11, "VGG-16": 0.075}
 
 

@@ -1,8 +1,8 @@
-"""What reading back costs: CPU seconds to write a checkpoint's tensors, and to read the file back, in each mode.
+"""Measures the cost of reading back: CPU seconds to write a checkpoint's tensors, and to read the file, in each mode.
 
 python benchmarks/scale/read_back.py FILE [--mode MODE]... [--rounds N]
 
-FILE is a checkpoint of float32 tensors, which are written as they are and rounded to bfloat16.
+FILE is a checkpoint of float32 tensors, which are written unchanged and rounded to bfloat16.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""CPU seconds that 10,000 tensors of 64 float32 elements take to pack and to decode.
+"""Measures the CPU seconds to pack and to decode 10,000 tensors of 64 float32 elements.
 
 python benchmarks/scale/small_tensors.py
 """

@@ -1,4 +1,4 @@
-"""The evaluation of a packed file: how many test images the runtime classifies correctly with it."""
+"""Evaluates a packed file: how many test images the runtime classifies correctly with it."""
 
 from __future__ import annotations
 

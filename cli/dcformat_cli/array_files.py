@@ -1,4 +1,4 @@
-"""Files of NumPy arrays that `dcformat run` reads; `-` stands for stdin. Nothing in them is executed."""
+"""Reads files of NumPy arrays for `dcformat run`; `-` stands for stdin. Nothing in them is executed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def read_arrays(name: str, max_memory: int | None = DEFAULT_MAX_MEMORY) -> Array
         if isinstance(content, Path) and stream.seekable():
             stream.seek(0)
             return _read_archive(stream, label, max_memory)
-        # An archive is read from its end, so all of a pipe has to be there.
+        # An archive is read from its end, so a pipe must have been read completely.
         with naming(label), memory_counts("archive", max_memory):
             whole = bytearray(start)
             while part := stream.read(_PIECE_BYTES):

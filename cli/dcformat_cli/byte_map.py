@@ -1,4 +1,4 @@
-"""Where the parts of a file are, and which section of the specification defines each (`inspect --hex`)."""
+"""The places of the parts of a file, and the section of the specification that defines each (`inspect --hex`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: Bytes that a row shows.
 _SHOWN = 16
 
-#: The sections of the specification: that of each part, and that of a coder's chunks.
+#: The sections of the specification for each part, and for each coder's chunks.
 _FILE, _CONTENTS, _PAYLOADS, _DIGEST = "2 File", "3 Contents", "6 Payloads", "7 Content digest"
 _CHUNKS = {
     layout.CODER_RAW: "6.2 Packed chunks", layout.CODER_HUFFMAN: "6.2 Packed chunks",
@@ -56,17 +56,17 @@ def file_parts(file: DcfFile) -> Iterator[FilePart]:
 
 
 def tensor_parts(file: DcfFile, name: str) -> Iterator[FilePart]:
-    """Yield the parts of a tensor's payload: what comes before its chunks, and each chunk."""
+    """Yield the parts of a tensor's payload: the part before its chunks, and each chunk."""
     info = file.info(name)
     info = info if info.copy_of is None else file.info(info.copy_of)
     payload = file.payload(name)
     parsed = parse_payload(info, np.frombuffer(payload, np.uint8))
     start = payload_offset(file, info)
-    chunks = [len(chunk.data) for chunk in parsed.chunks]
+    chunks = [chunk.size for chunk in parsed.chunks]
     head = len(payload) - sum(chunks)
     section = _CHUNKS[parsed.coding.coder]
     named = count(1)
-    sizes = [(f"{name}: what comes before the chunks", head, _PAYLOADS)]
+    sizes = [(f"{name}: the part before the chunks", head, _PAYLOADS)]
     sizes += [(f"{name}: chunk {next(named)} of {len(chunks)}", size, section) for size in chunks]
     offset = 0
     for what, size, where in sizes:

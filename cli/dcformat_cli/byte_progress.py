@@ -23,8 +23,8 @@ _ESTIMATE_FROM = 0.005
 class ByteProgress:
     """A callback for `Packing.run`.
 
-    The remaining time is that of the bytes that are left, at the speed of this run: what an earlier run finished does
-    not count towards it.
+    The remaining time is that of the bytes that are left, at the speed of this run: the work of an earlier run does not
+    count towards it.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, terminal: bool | None = None) -> None:

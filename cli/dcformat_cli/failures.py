@@ -74,12 +74,12 @@ def describe(error: Exception) -> str:
 
 
 def _unnamed(code: int) -> str:
-    """Return what a system error is about that names no file."""
+    """Return the subject of a system error that names no file."""
     return "output" if code in _ONLY_WRITING else "an input or the output"
 
 
 def _matter(error: FormatError) -> str:
-    """Return what is wrong with a file, and the details."""
+    """Return the fault of a file, and the details."""
     headline = _HEADLINES.get(error.code, error.headline)
     if isinstance(error, NotDcfError):
         return f"{headline}{_looks(error)}"

@@ -1,4 +1,4 @@
-"""What makes a checkpoint as large as it is, tensor by tensor."""
+"""The reasons for a checkpoint's size, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OPTIMIZER = ("exp_avg", "momentum_buffer", "optimizer.", "optim.", "max_exp_avg
 
 
 class Finding(NamedTuple):
-    """Something about some tensors.
+    """A finding about some tensors.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Stored(NamedTuple):
     bytes: int
 
 
-#: What each kind of finding means.
+#: The meaning of each kind of finding.
 _MEANINGS = {
     "zeros": "zeros stored as numbers: a .dcf file stores only where the others are",
     "shared values": "few distinct values: a .dcf file stores a codebook and short codes",
@@ -74,7 +74,7 @@ _MEANINGS = {
 
 
 def findings(tensors: Mapping[str, Dense], packed: Mapping[str, Stored]) -> list[Finding]:
-    """Return what is found in tensors, in a fixed order; `packed` tells how each is stored in a ``.dcf`` file."""
+    """Return the findings in tensors, in a fixed order; `packed` states how each is stored in a ``.dcf`` file."""
     counts: dict[str, dict[str, tuple[int, int]]] = {kind: {} for kind in _MEANINGS}
     seen: dict[tuple[Any, ...], str] = {}
     for name, dense in tensors.items():

@@ -1,4 +1,4 @@
-"""Networks from other formats, as `dcformat pack` takes them: recognition, options, and the check of the result."""
+"""Networks from other formats for `dcformat pack`: recognition, options, and the check of the result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _SUFFIXES = {".onnx": "ONNX", ".tflite": "TFLite", ".pt2": "PyTorch"}
 
-#: What messages call each kind.
+#: The name of each kind in messages.
 _NAMES = {"ONNX": "an ONNX model", "TFLite": "a TFLite model", "PyTorch": "a PyTorch program"}
 
 
@@ -48,7 +48,7 @@ def is_piped_network(stream: BinaryIO) -> bool:
 
 
 def network_name(path: Path) -> str:
-    """Return what messages call a model that has a kind."""
+    """Return the name in messages of a model that has a kind."""
     return _NAMES[network_kind(path) or ""]
 
 

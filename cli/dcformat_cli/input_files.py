@@ -32,7 +32,7 @@ def source(name: str) -> tuple[Path | BinaryIO, str]:
 def model_source(name: str) -> tuple[Path | str | BinaryIO, str]:
     """Return the source of a ``.dcf`` file and its name for messages.
 
-    It may also be a URL, or stand in a directory or in a repository of Hugging Face that is in the cache.
+    It may also be a URL, or lie in a directory or in a Hugging Face repository that is in the cache.
     """
     if is_url(name):
         return name, name
@@ -84,7 +84,7 @@ def opened(
 def spooled(name: str | Path) -> Iterator[Path]:
     """Yield a path that can be opened repeatedly: `name`, or a temporary copy of stdin or of a pipe.
 
-    Of a stream that begins like no known file, only the beginning is copied, from which a reader tells that.
+    If a stream begins like no known file, only its beginning is copied, which suffices for a reader to refuse it.
 
     Raises
     ------

@@ -34,7 +34,7 @@ VERBS = {
     "inspect": "show what a file holds, and where its bytes go",
     "report": "write a page that shows what a file holds",
     "verify": "check every byte of a file",
-    "doctor": "tell why a model is as large as it is, or examine the installation",
+    "doctor": "explain why a model is as large as it is, or examine the installation",
     "diff": "compare two files: tensors, networks and outputs",
     "run": "run a file on a data set or on an array",
     "bench": "time a file on this runtime and on other installed ones",

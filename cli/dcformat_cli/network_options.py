@@ -1,4 +1,4 @@
-"""What a user says about a network besides its tensors: preprocessing, and the labels of its classes."""
+"""A user's options about a network besides its tensors: preprocessing, and the labels of its classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Numbers = tuple[float, ...]
 
 
 def preprocessing(mean: Numbers | None, std: Numbers | None) -> Preprocessing:
-    """Return the preprocessing; one mean or deviation serves all channels that the other has numbers for."""
+    """Return the preprocessing; a single mean or deviation serves all channels for which the other has numbers."""
     mean, std = mean or (0.0,), std or (1.0,)
     channels = max(len(mean), len(std))
     mean, std = (values * channels if len(values) == 1 else values for values in (mean, std))

@@ -1,4 +1,4 @@
-"""What `dcformat run` tells of a network's outputs: figures of each, and the classes that its numbers stand for."""
+"""The summary of a network's outputs by `dcformat run`: figures of each, and the classes that its numbers stand for."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def class_names(numbers: Sequence[int], labels: tuple[str, ...]) -> list[str]:
 
 
 def found_classes(infos: Sequence[PortInfo], outputs: Mapping[str, Array]) -> list[int] | None:
-    """Return the class of each sample, or None unless the only output tells classes."""
+    """Return the class of each sample, or None unless the only output is one of classes."""
     if len(infos) != 1 or not has_classes(infos[0]):
         return None
     return [int(number) for number in classes(samples(infos[0], outputs[infos[0].name]))]

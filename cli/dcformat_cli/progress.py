@@ -1,4 +1,4 @@
-"""Progress of a training run on stderr: two changing lines on a terminal, occasional lines elsewhere."""
+"""Shows the progress of a training run on stderr: two changing lines on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 

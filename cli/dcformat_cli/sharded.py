@@ -1,4 +1,4 @@
-"""Checkpoints that `dcformat pack --shards` divided among several files: what verbs do that read one file at a time."""
+"""Checkpoints that `dcformat pack --shards` divided among several files, for verbs that read one file at a time."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ MODES = codecs.MODES
 
 
 class FileName(click.Path):
-    """The type of a file's name; an empty one, which an unset shell variable leaves, would name this directory."""
+    """The type of a file's name; an empty one, as an unset shell variable leaves it, would name this directory."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the name, or fail for an empty one."""
@@ -187,7 +187,7 @@ def as_json() -> Callable[[Any], Any]:
 
 
 def verbosity(function: Any) -> Any:
-    """Add ``-q`` and ``-v``, which take effect at once."""
+    """Add ``-q`` and ``-v``, which take effect immediately."""
 
     def quiet(context: click.Context, _: click.Parameter, value: bool) -> None:
         if value:

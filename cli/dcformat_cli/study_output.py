@@ -1,4 +1,4 @@
-"""What the verbs of `dcformat study` share: where their tables go."""
+"""The output that the verbs of `dcformat study` share: their tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OUT = click.option(
     "--out",
     type=FileName(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Write tables and plots here; the tables are updated as the study goes on.",
+    help="Write tables and plots here; the tables are updated as the study proceeds.",
 )
 RESUME = click.option(
     "--resume",
@@ -29,14 +29,19 @@ RESUME = click.option(
 FORCE = click.option("-f", "--force", is_flag=True, help="With --out: replace existing files.")
 
 
-def prepare(out: Path | None, force: bool, names: tuple[str, ...]) -> None:
-    """Fail before the work starts if its results cannot be written, or would replace existing files."""
+def prepare(out: Path | None, force: bool, names: tuple[str, ...], resume: Path | None = None) -> None:
+    """Make the directories; fail before the work starts if results cannot be written, or would replace existing files.
+
+    It is called once the data is loaded, so that a study without data leaves no directory behind.
+    """
     if out is not None:
         for name in names:
             refuse_existing(out / name, force)
         out.mkdir(parents=True, exist_ok=True)
         for name in names:
             check_output(out / name)
+    if resume is not None:
+        resume.mkdir(parents=True, exist_ok=True)
 
 
 def write(out: Path, files: dict[str, str]) -> None:
@@ -47,7 +52,7 @@ def write(out: Path, files: dict[str, str]) -> None:
 
 
 def print_rows(rows: Sequence[Any], table: str, as_json: bool) -> None:
-    """Print the rows as JSON, or as the table that is made of them."""
+    """Print the rows as JSON, or as the table made from them."""
     if as_json:
         emit_json({"rows": [asdict(row) for row in rows]})
     else:

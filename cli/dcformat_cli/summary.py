@@ -88,7 +88,7 @@ class Summary:
 
 
 def summarize(file: DcfFile) -> Summary:
-    """Return a file's figures. This decodes each tensor once, to tell the bits of codes from those of indices."""
+    """Return a file's figures. This decodes each tensor once, to separate the bits of codes from those of indices."""
     rows = []
     for name, usage in file.usages().items():
         info = file.info(name)

@@ -1,4 +1,4 @@
-"""What `inspect --tensor` tells of a tensor: where it is, its bits by purpose, its codebook, its values, its rows."""
+"""The details of `inspect --tensor`: a tensor's place, its bits by purpose, its codebook, its values, its rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dcformat import DcfFile
     from dcformat.model import Tensor
 
-#: The most values of a codebook that a table shows.
+#: Maximum number of values of a codebook that a table shows.
 _SHOWN = 32
 
 

@@ -1,4 +1,4 @@
-"""Functions of the user's own code, named on the command line as ``package.module:function``."""
+"""Calls functions of the user's own code, named on the command line as ``package.module:function``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dcformat_cli.group import suggestion
 
 
 class UserCodeError(Exception):
-    """The user's code raised an exception, or returned something else than was expected; one line says where."""
+    """The user's code raised an exception, or returned something unexpected; one line says where."""
 
 
 def function(option: str, name: str) -> Callable[..., Any]:
@@ -77,8 +77,8 @@ def call(name: str, user_function: Callable[..., Any], *args: Any) -> Any:
 def blaming(*functions: Callable[..., Any]) -> Iterator[None]:
     """Turn an error that the user's code raises in the block into a `UserCodeError` with its line.
 
-    Code is the user's if its file is beside that of one of the functions. Errors of this project stay as they are,
-    unless they only pass on one of the user's.
+    Code is the user's if its file is beside that of one of the functions. Errors of this project stay unchanged, unless
+    they only pass on one of the user's.
 
     Parameters
     ----------

@@ -37,7 +37,7 @@ def packed_in(
     from dcformat.modes import DECODE_SECONDS, modes_to_try, smallest_file
 
     limit = DECODE_SECONDS if seconds is None else seconds
-    return smallest_file(make, modes_to_try(elements, limit) if mode == "auto" else (mode,), limit)
+    return smallest_file(make, modes_to_try(mode, elements, limit), limit)
 
 
 def choice_line(trials: Sequence[ModeTrial], mode: Mode) -> str:
@@ -49,7 +49,7 @@ def choice_line(trials: Sequence[ModeTrial], mode: Mode) -> str:
 
 
 def say_choice(asked: AnyMode, trials: Sequence[ModeTrial], mode: Mode, *, err: bool = False) -> None:
-    """Tell why a mode was kept, if the user left the choice to the command; `err` sends it to stderr."""
+    """Print why a mode was kept, if the user left the choice to the command; `err` sends it to stderr."""
     if len(trials) > 1:
         say(choice_line(trials, mode), err=err)
     elif asked == "auto":
@@ -86,7 +86,7 @@ def packed_model(model: Model, label: str, mode: Mode, relative_index: RelativeI
 
 
 def _counted(total: int, mode: Mode, progress: Count) -> Encode:
-    """Return the writer's encoder, which tells each tensor before it is coded."""
+    """Return the writer's encoder, which reports each tensor before it is coded."""
     from dcformat.forms import smallest
 
     done = iter(range(total))
@@ -99,7 +99,7 @@ def _counted(total: int, mode: Mode, progress: Count) -> Encode:
 
 
 def checked_encoder(total: int, mode: Mode, progress: Count) -> Encode:
-    """Return the writer's encoder for `total` tensors, which reads each payload back and tells its progress.
+    """Return the writer's encoder for `total` tensors, which reads each payload back and reports its progress.
 
     The encoder raises `ReadBackError` if a payload does not decode to its tensor.
     """

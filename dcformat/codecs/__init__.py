@@ -1,7 +1,7 @@
 """Coders of a tensor's payload, by id (spec, "Payloads").
 
-They are 0 fixed width, 1 Huffman, 2 adaptive binary and 3 mixing, for codes and positions, and 4 planes and 5 tables,
-for values without a codebook.
+Codes and positions have the coders 0 (fixed width), 1 (Huffman), 2 (adaptive binary) and 3 (mixing); values without a
+codebook also have 4 (planes) and 5 (tables).
 
 Reading goes from `payload_layout` (a payload's parts) to `payload_reader` and to `chunk_readers`, which decode chunks.
 Writing goes from `payload_writer` to `packed_writer` (coders 0 and 1) and `context_writer` (coders 2 and 3).

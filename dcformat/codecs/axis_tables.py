@@ -1,6 +1,6 @@
 """Coder 5: codes of eight bits, and a codebook or a scale for each place along an axis (spec, "Tables by place").
 
-The codes are a payload of their own, that of an int8 tensor; so every way to code a tensor serves them too.
+The codes form the payload of an int8 tensor, so every way to code a tensor works for them too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
-from dcformat.codecs.value_blocks import read_block, require_axis
+from dcformat.codecs.value_blocks import ValueBlock, parse_block, read_block, require_axis
 from dcformat.contents import TensorInfo
 from dcformat.cursor import Cursor
 from dcformat.errors import EncodingError, IndexRangeError
@@ -29,7 +29,7 @@ PIECE = 1 << 16
 
 @record(eq=False)
 class AxisTables:
-    """What a payload of coder 5 says of its tables.
+    """The tables of a payload of coder 5.
 
     Attributes
     ----------
@@ -38,21 +38,15 @@ class AxisTables:
         Element number i has place ``i // inner % lines``.
     size : int
         Number of values in each place's codebook; 1 for scales.
-    first, second : uint8 arrays
-        Value blocks: the codebooks (the second is empty), or the scales and the zero points.
+    blocks : list of ValueBlock
+        The codebooks, or the scales and the zero points.
     """
 
     kind: int
     inner: int
     lines: int
     size: int
-    first: Bytes
-    second: Bytes
-
-    def blocks(self, dtype: str) -> list[tuple[Bytes, int, str]]:
-        """Return the value blocks, each with the number and dtype of its values."""
-        first = (self.first, self.lines * self.size, dtype)
-        return [first] if self.kind == CODEBOOKS else [first, (self.second, self.lines, "int16")]
+    blocks: list[ValueBlock]
 
 
 def parse_tables(cursor: Cursor, info: TensorInfo) -> tuple[AxisTables, TensorInfo]:
@@ -68,19 +62,21 @@ def parse_tables(cursor: Cursor, info: TensorInfo) -> tuple[AxisTables, TensorIn
         size = cursor.varint(f"values in {field}", MAX_CODES)
         if not size:
             raise EncodingError(f"values in {field}", got=0, expected=f"1 to {MAX_CODES}")
-    blocks = [_block(cursor, field) for _ in range(1 + kind)]
-    second = blocks[1] if kind == SCALES else blocks[0][:0]
+    blocks = [_block(cursor, lines * size, info.dtype, field)]
+    if kind == SCALES:
+        blocks.append(_block(cursor, lines, "int16", f"zero points of {info.name!r}"))
     codebook_size = cursor.varint("codebook size of the codes", MAX_CODES)
     codes = replace(info, dtype="int8", codebook_size=codebook_size, scale=1.0, payload_bytes=cursor.left)
-    return AxisTables(kind, inner, lines, size, blocks[0], second), codes
+    return AxisTables(kind, inner, lines, size, blocks), codes
 
 
-def _block(cursor: Cursor, field: str) -> Bytes:
-    return cursor.array(cursor.varint(f"length of {field}", layout.MAX_PAYLOAD_BYTES), field)
+def _block(cursor: Cursor, count: int, dtype: str, field: str) -> ValueBlock:
+    data = cursor.array(cursor.varint(f"length of {field}", layout.MAX_PAYLOAD_BYTES), field)
+    return parse_block(data, count, dtype, field)
 
 
 def apply_tables(tables: AxisTables, codes: Tensor, info: TensorInfo) -> Tensor:
-    """Return the tensor of these codes, dense or sparse as they are.
+    """Return the tensor of these codes, which is sparse if they are.
 
     Raises
     ------
@@ -88,10 +84,10 @@ def apply_tables(tables: AxisTables, codes: Tensor, info: TensorInfo) -> Tensor:
         A table is damaged, a code is not below the size of its codebook, or a sparse tensor would hold a zero.
     """
     field = f"tables of {info.name!r}"
-    first = read_block(tables.first, tables.lines * tables.size, info.dtype, field)
+    first = read_block(tables.blocks[0], field)
     second = np.zeros(0, np.int16)
     if tables.kind == SCALES:
-        second = read_block(tables.second, tables.lines, "int16", f"zero points of {info.name!r}")
+        second = read_block(tables.blocks[1], f"zero points of {info.name!r}")
         if not (np.isfinite(first) & (first > 0)).all():
             raise EncodingError(f"scales of {info.name!r}", got="one that is not", expected="finite and above 0")
     out = np.empty(len(codes.data), STORAGE[info.dtype])

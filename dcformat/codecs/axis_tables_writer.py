@@ -1,6 +1,6 @@
 """The writer of coder 5: it recognises codebooks and scales of the places along an axis, exact to the bit.
 
-A sample of places is looked at first, so that a tensor without such structure costs little.
+It looks at a sample of places first, so that a tensor without such structure costs little.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 _GROUPS = (16, 32, 64, 128, 256)
 #: The minimum number of elements of a place, and the maximum of a tensor, because all of it is sorted.
 _LEAST, MAX_SIZE = 3, 1 << 24
-#: Number of places that are looked at before all, and of their first values.
+#: Number of places in the sample, and of the first values of each.
 _SAMPLE, _BEGINNING = 16, 1 << 12
 #: The steps of a float32 around an estimate of a scale that are tried.
 _STEPS = range(-3, 4)
@@ -71,7 +71,7 @@ class AxisCodes(NamedTuple):
 def found_in(tensor: Tensor) -> AxisCodes | None:
     """Return a validated plain tensor as codes and tables that are worth coding, or None if it has no such structure.
 
-    A dense tensor is looked at whole. The zeros that a sparse tensor leaves out belong to no codebook.
+    All elements of a dense tensor count. The zeros that a sparse tensor leaves out belong to no codebook.
     """
     if tensor.codebook is not None or not 2 * _LEAST <= tensor.size <= MAX_SIZE or tensor.is_constant:
         return None
@@ -176,7 +176,7 @@ def _scales(places: Array) -> tuple[int, int, Array, Array, Array] | None:
         return None
     scales, numbers = np.ones(len(places), np.float32), np.zeros(places.shape, np.int64)
     left = np.flatnonzero(largest)
-    # Few integers may be further apart than 1: their smallest step is a small multiple of the scale.
+    # If there are few integers, they may be more than 1 apart: their smallest step is a small multiple of the scale.
     for multiple in range(1, MAX_CODES):
         if not left.size:
             break

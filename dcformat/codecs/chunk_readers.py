@@ -48,7 +48,7 @@ class ChunkReader(Protocol):
 
     @property
     def fills_room(self) -> bool:
-        """Whether `read_sparse` puts indices and codes in the given room."""
+        """Whether `read_sparse` puts indices and codes into the given arrays."""
 
     def read_dense(self, chunk: Chunk) -> Array:
         """Return the codes of a chunk of a dense tensor."""
@@ -88,7 +88,7 @@ class PackedReader:
     def read_sparse(self, chunk: Chunk, room: ChunkRoom | None = None) -> ChunkEntries:
         """Return the entries of a chunk of a sparse tensor."""
         payload = self._payload
-        chunk, values = split_values(payload, chunk)
+        values = block_values(payload, chunk)
         found = self._read(chunk, None if room is None else room.codes)
         code_symbols = self._code_symbols(found, chunk)
         if found.gaps is None:
@@ -109,13 +109,11 @@ class PackedReader:
         return self._streams.plan.gaps, *self._streams.plan.planes
 
     def counts(self, chunk: Chunk) -> tuple[tuple[Counts, ...], int]:
-        """Return how often a chunk has each symbol of `code_lengths`, and the bits of its values."""
-        size = len(chunk.data)
-        chunk, _ = split_values(self._payload, chunk)
+        """Return how often each symbol of `code_lengths` occurs in a chunk, and the bits of its values."""
         found = self._read(chunk)
         streams = (np.empty(0, np.uint8) if found.gaps is None else found.gaps, *found.planes)
         counts = (np.bincount(s, minlength=len(each)) for s, each in zip(streams, self.code_lengths, strict=True))
-        return tuple(counts), 8 * (size - len(chunk.data))
+        return tuple(counts), 8 * (chunk.size - len(chunk.data))
 
     def _stored(self, chunk: Chunk) -> int:
         """Return the number of a chunk's code symbols, not counting fillers."""
@@ -156,7 +154,7 @@ class ContextReader:
     def read_sparse(self, chunk: Chunk, room: ChunkRoom | None = None) -> ChunkEntries:
         """Return the entries of a chunk of a sparse tensor, in arrays of their own."""
         payload, info = self._payload, self._payload.info
-        chunk, values = split_values(payload, chunk)
+        values = block_values(payload, chunk)
         decoder = self._decoder(chunk)
         if payload.coding.every_element:
             code_symbols = self._every_element(decoder, chunk)
@@ -204,20 +202,17 @@ def coded_values(decoder: Decoder, chunk: Chunk, info: TensorInfo) -> Array:
     return read_values(decoder, chunk.stored, info.dtype, field)
 
 
-def split_values(payload: ParsedPayload, chunk: Chunk) -> tuple[Chunk, Array | None]:
-    """Return a chunk without its value block, and the values; None if it has no block."""
-    info = payload.info
-    if not payload.coding.blocks:
-        return chunk, None
+def block_values(payload: ParsedPayload, chunk: Chunk, out: Array | None = None) -> Array | None:
+    """Return the values of a chunk's value block, in `out` if it is given; None if the chunk has no block."""
+    if chunk.block is None:
+        return None
     from dcformat.codecs.value_blocks import read_block  # few files have value blocks
 
-    field = f"values of {info.name!r}"
-    block, rest = chunk.block(True, field)
-    return rest, read_block(block, chunk.stored, info.dtype, field)
+    return read_block(chunk.block, f"values of {payload.info.name!r}", out)
 
 
 def raw_values(data: npt.NDArray[np.uint8], count: int, dtype: str) -> Array:
-    """Return `count` values from their little-endian bytes."""
+    """Return `count` values that are their little-endian bytes."""
     storage = STORAGE[dtype]
     if len(data) != count * storage.itemsize:
         raise StreamError("values", got=counted(len(data), "byte"), expected=counted(count * storage.itemsize, "byte"))
@@ -225,4 +220,4 @@ def raw_values(data: npt.NDArray[np.uint8], count: int, dtype: str) -> Array:
         from dcformat.codecs.value_blocks import require_bools
 
         require_bools(data, dtype, "values")
-    return np.frombuffer(data, storage).copy()
+    return np.frombuffer(data, storage)

@@ -1,4 +1,4 @@
-"""The writer of differences: how the elements of a tensor come from those of another one (spec, "Differences")."""
+"""The writer of differences: how the elements of one tensor are made from those of another (spec, "Differences")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Differences: strings of bytes that make a tensor of another one, its origin (spec, "Differences")."""
+"""Differences: strings of bytes that make a tensor from another one, its origin (spec, "Differences")."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from dcformat.codecs.value_blocks import (
     Bytes,
     Head,
     Tables,
+    parse_block,
     read_block,
     read_plane,
     read_tables,
@@ -33,7 +34,7 @@ from dcformat.model import STORAGE
 Array = npt.NDArray[Any]
 Units = npt.NDArray[np.uint64]
 
-#: Units that a piece holds; the last one holds those that are left.
+#: Number of units in a piece; the last one holds those that are left.
 PIECE_UNITS = 1 << 20
 #: A context that value blocks do not have: the highest byte of the prediction.
 BY_PREDICTION = 3
@@ -50,7 +51,7 @@ _UNIT_STEPS, _TABLE_STEPS = 60, 1 << 16
 
 
 class Places(NamedTuple):
-    """What decides on the table of each unit of a piece.
+    """The properties that decide on the table of each unit of a piece.
 
     Attributes
     ----------
@@ -97,12 +98,12 @@ def apply_difference(data: Bytes, origin: Array, dtype: str, field: str, max_wor
 
 
 def _by_table(cursor: Cursor, origin: Array, dtype: str, field: str) -> Array:
-    """Return what the table says of each element."""
+    """Return the value that the table gives for each element."""
     patterns = bit_patterns(origin)
     known = np.sort(patterns)
     known = known[np.append(True, known[1:] != known[:-1])]
     block = cursor.array(cursor.varint(f"table of {field}", layout.MAX_PAYLOAD_BYTES), field)
-    table = read_block(block, len(known), dtype, f"table of {field}")
+    table = read_block(parse_block(block, len(known), dtype, f"table of {field}"), f"table of {field}")
     out = np.empty_like(origin)
     # Piece by piece, because the places of all elements would take more memory than they do.
     for piece in pieces(len(origin)):

@@ -40,7 +40,8 @@ def code_lengths(counts: npt.NDArray[np.int64], limit: int = LIMIT) -> Lengths:
 
 
 def _huffman(weights: list[int]) -> list[int]:
-    # Nodes arise in the order of their weights, so two queues do: the sorted leaves, and the nodes. Leaves win ties.
+    # Nodes arise in the order of their weights, so two queues suffice: the sorted leaves, and the nodes. Leaves win
+    # ties.
     leaves = sorted(range(len(weights)), key=weights.__getitem__)
     sums = list(weights)
     parents = [0] * (2 * len(weights) - 1)
@@ -311,7 +312,7 @@ def _rest(buf, end, single, out, position, start, stop):  # type: ignore[no-unty
 
 
 #: Four lookups take at most 48 of the 57 bits that eight bytes from any position hold. A bit above them marks their
-#: end: after bits are shifted out, its place tells how many have been used.
+#: end: after bits are shifted out, its place shows how many have been used.
 _MARK = 1 << 62
 #: Four lookups store nothing past the next 13 symbols.
 _FOUR = 13

@@ -1,4 +1,4 @@
-"""Integer logistic arithmetic for the adaptive coders (spec, "Logistic tables"): the same on every machine.
+"""Integer logistic arithmetic for the adaptive coders (spec, "Tables and mixing"): the same on every machine.
 
 Log-odds are in units of 1/256 of a doubling: ``256 * log2(p / (1 - p))``, between -`MAX_ODDS` and `MAX_ODDS`.
 """

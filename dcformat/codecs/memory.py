@@ -14,7 +14,8 @@ from dcformat.jit import lacks_compiler
 from dcformat.model import STORAGE
 
 if TYPE_CHECKING:
-    from dcformat.codecs.payload_layout import Bytes, Chunk, ParsedPayload
+    from dcformat.codecs.payload_layout import Chunk, ParsedPayload
+    from dcformat.codecs.value_blocks import ValueBlock
 
 #: Bytes of tables, bit models and objects that each payload may need, and bytes that each chunk may need.
 _FIXED, CHUNK_OBJECTS = 1 << 16, 1 << 10
@@ -39,32 +40,37 @@ def working_bytes(payload: ParsedPayload, threads: int = 1) -> int:
     """Return the maximum number of bytes needed to decode a payload, including the tensor but not the payload."""
     info, chunks = payload.info, payload.chunks
     if payload.codes is not None and payload.tables is not None:
-        tables = sum(_block_bytes(*block) + block[1] * STORAGE[block[2]].itemsize for block in payload.value_blocks)
+        tables = sum(_block_bytes(each) + each.number * STORAGE[each.dtype].itemsize for each in payload.tables.blocks)
         return working_bytes(payload.codes, threads) + info.decoded_bytes + tables + _TABLES_PIECE
-    pieces = sum(_piece(payload, chunk) for chunk in chunks)
-    busy = max(1, min(threads, len(chunks)))
-    blocks = max((_block_bytes(*block) for block in payload.value_blocks), default=0)
-    passing = busy * (max(_passing(payload, chunk) for chunk in chunks) + blocks)
-    together = info.decoded_bytes if len(chunks) > 1 else 0
-    transposed = _transposing(payload) if payload.coding.transposed else 0
-    codebook = 0 if not info.codebook_size else 48 * info.codebook_size
-    return _FIXED + CHUNK_OBJECTS * len(chunks) + codebook + pieces + passing + together + transposed
+    need = _FIXED + CHUNK_OBJECTS * len(chunks) + 48 * info.codebook_size
+    passing = 0
+    for chunk in chunks:
+        need += _piece(payload, chunk)
+        block = 0 if chunk.block is None else _block_bytes(chunk.block)
+        passing = max(passing, _passing(payload, chunk) + block)
+    need += max(1, min(threads, len(chunks))) * passing
+    if len(chunks) > 1 and not payload.is_plain:
+        need += info.decoded_bytes
+    return need + _transposing(payload) if payload.coding.transposed else need
 
 
-def _block_bytes(data: Bytes, count: int, dtype: str) -> int:
+def _block_bytes(block: ValueBlock) -> int:
     """Return the bytes that it takes to read a value block, without the values."""
     from dcformat.codecs.planes import units_of  # few files have value blocks
-    from dcformat.codecs.value_blocks import CODED, RAW, block_heads
+    from dcformat.codecs.value_blocks import CODED, RAW
 
-    heads = block_heads(data, count, dtype, "values")
-    slots = _PLAIN_SLOTS if lacks_compiler(index.place32) else _SLOTS
-    coded = [head for head in heads if head.kind == CODED]
-    tables = sum(head.tables * _FREQUENCIES + 9 * head.places for head in coded)
-    units = units_of(dtype)[0] * count
-    made = units * (sum(head.kind != RAW for head in heads) + 3 * any(head.tables > 1 for head in coded))
-    # In NumPy there is a copy of all units, and a round of all states takes a few arrays.
-    plain = 8 * units if slots == _PLAIN_SLOTS else 0
-    return 2 * len(data) + tables + max((head.tables for head in coded), default=0) * slots + made + plain
+    tables = most = planes = 0
+    for head in block.heads:
+        planes += head.kind != RAW
+        if head.kind == CODED:
+            tables += head.tables * _FREQUENCIES + 9 * head.places
+            most = max(most, head.tables)
+    units = units_of(block.dtype)[0] * block.number
+    need = 2 * len(block.data) + tables + units * (planes + 3 * (most > 1))
+    if lacks_compiler(index.place32):
+        # In NumPy there is a copy of all units, and a round of all states takes a few arrays.
+        return need + 8 * units + most * _PLAIN_SLOTS
+    return need + most * _SLOTS
 
 
 def _code_bytes(payload: ParsedPayload) -> int:
@@ -89,7 +95,7 @@ def _piece(payload: ParsedPayload, chunk: Chunk) -> int:
 
 def _passing(payload: ParsedPayload, chunk: Chunk) -> int:
     """Return the number of bytes that are freed once a chunk is decoded."""
-    info, elements, size = payload.info, chunk.lines * payload.length, len(chunk.data)
+    info, elements, size = payload.info, chunk.lines * payload.length, chunk.size
     packed = payload.coding.is_packed
     item = 0 if info.codebook_size else STORAGE[info.dtype].itemsize
     # Values take two copies and a mask, or integers, their products, and an array to compare these with.

@@ -84,7 +84,7 @@ class _Plan(NamedTuple):
 
 
 class _Nonempty(NamedTuple):
-    """Which lines and which columns hold entries (1), int64."""
+    """The lines and the columns that hold entries (1), int64."""
 
     lines: Array
     columns: Array

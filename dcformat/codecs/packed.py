@@ -74,7 +74,7 @@ def planes_of(code_symbols: Array, symbols: int) -> list[Array]:
 
 
 def fixed(size: int) -> Lengths:
-    """Return the code lengths of coder 0: for every word of the least width that holds `size` symbols, this width."""
+    """Return the code lengths of coder 0: the least width that holds `size` symbols, for each word of that width."""
     width = max(size - 1, 0).bit_length()
     return np.full(1 << width, width, np.int64)
 
@@ -178,7 +178,7 @@ def _cut(symbols: Array, lengths: Lengths) -> list[tuple[Array, Lengths]]:
 
 
 class Streams(NamedTuple):
-    """What a chunk holds: gap symbols (None without positions), and planes of code symbols."""
+    """The symbols of a chunk: gap symbols (None without positions), and planes of code symbols."""
 
     gaps: npt.NDArray[np.uint8] | None
     planes: list[npt.NDArray[np.uint8]]

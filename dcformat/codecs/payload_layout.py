@@ -29,6 +29,7 @@ from dcformat.wording import counted
 
 if TYPE_CHECKING:
     from dcformat.codecs.axis_tables import AxisTables
+    from dcformat.codecs.value_blocks import ValueBlock
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -72,6 +73,11 @@ class Coding:
     def is_quick(self) -> bool:
         """Whether no bit depends on adaptive models."""
         return self.coder not in (layout.CODER_ADAPTIVE, layout.CODER_MIXING)
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether chunks hold value blocks: beside positions (`blocks`), or nothing else."""
+        return self.blocks or self.coder == layout.CODER_PLANES
 
     @classmethod
     @cache
@@ -133,19 +139,38 @@ class Coding:
 
 @record(eq=False)
 class Chunk:
-    """A run of a payload's lines: the number of lines, the number of their entries (or elements), and their bytes."""
+    """A run of a payload's lines.
+
+    Attributes
+    ----------
+    lines, stored : int
+        Number of lines, and of their entries (or elements).
+    size : int
+        Number of bytes.
+    data : uint8 array
+        All bytes but those of the value block.
+    block : ValueBlock or None
+    """
 
     lines: int
     stored: int
+    size: int
     data: Bytes
+    block: ValueBlock | None
 
-    def block(self, blocks: bool, field: str) -> tuple[Bytes, Chunk]:
-        """Return the chunk's value block and the rest of the chunk if it begins with one, else all of it and itself."""
-        if not blocks:
-            return self.data, self
-        cursor = Cursor(self.data)
-        block = cursor.array(cursor.varint(f"length of the {field}", len(self.data)), field)
-        return block, Chunk(self.lines, self.stored, cursor.array(cursor.left, "positions"))
+
+def parse_chunk(info: TensorInfo, coding: Coding, lines: int, stored: int, data: Bytes) -> Chunk:
+    """Split a chunk's bytes into its value block, if the coding has one, and the rest. Raises `FormatError`."""
+    if not coding.has_blocks:
+        return Chunk(lines, stored, len(data), data, None)
+    from dcformat.codecs.value_blocks import parse_block  # few files have value blocks
+
+    field, rest, own = f"values of {info.name!r}", data[:0], data
+    if coding.blocks:
+        cursor = Cursor(data)
+        own = cursor.array(cursor.varint(f"length of the {field}", len(data)), field)
+        rest = cursor.array(cursor.left, "positions")
+    return Chunk(lines, stored, len(data), rest, parse_block(own, stored, info.dtype, field))
 
 
 @record(eq=False)
@@ -158,23 +183,13 @@ class ParsedPayload:
     length: int
     head: Bytes
     chunks: list[Chunk]
-    tables: AxisTables | None = None
-    codes: ParsedPayload | None = None
+    tables: AxisTables | None
+    codes: ParsedPayload | None
 
     @property
     def is_plain(self) -> bool:
         """Whether the payload holds values instead of codes and positions."""
         return self.info.form != "sparse" and not self.info.codebook_size
-
-    @property
-    def value_blocks(self) -> list[tuple[Bytes, int, str]]:
-        """Each value block with the number and dtype of its values; none if there are no blocks."""
-        field = f"values of {self.info.name!r}"
-        if self.tables is not None:
-            return self.tables.blocks(self.info.dtype)
-        if not (self.coding.blocks or self.coding.coder == layout.CODER_PLANES):
-            return []
-        return [(c.block(self.coding.blocks, field)[0], c.stored, self.info.dtype) for c in self.chunks]
 
     @property
     def has_positions(self) -> bool:
@@ -202,15 +217,15 @@ def parse_payload(info: TensorInfo, payload: Bytes, max_memory: int | None = Non
     if coding.coder == layout.CODER_TABLES:
         return _parse_tables(info, coding, cursor, max_memory)
     if info.form == "constant":
-        no_head = cursor.array(0, "head")
-        return ParsedPayload(info, coding, 1, 1, no_head, [Chunk(1, 1, cursor.array(cursor.left, "value"))])
+        chunk = parse_chunk(info, coding, 1, 1, cursor.array(cursor.left, "value"))
+        return ParsedPayload(info, coding, 1, 1, cursor.array(0, "head"), [chunk], None, None)
     front = _front(cursor, info, coding, len(payload), max_memory)
     if not front.lines_each:
-        chunks = [Chunk(front.lines, info.stored, cursor.array(cursor.left, "chunk"))]
-        return ParsedPayload(info, coding, front.lines, front.length, front.head, chunks)
-    chunks = [Chunk(n, stored, cursor.array(size, "chunk")) for n, stored, size in front.table]
+        chunks = [parse_chunk(info, coding, front.lines, info.stored, cursor.array(cursor.left, "chunk"))]
+        return ParsedPayload(info, coding, front.lines, front.length, front.head, chunks, None, None)
+    chunks = [parse_chunk(info, coding, n, stored, cursor.array(size, "chunk")) for n, stored, size in front.table]
     cursor.finish("payload")
-    return ParsedPayload(info, coding, front.lines, front.length, front.head, chunks)
+    return ParsedPayload(info, coding, front.lines, front.length, front.head, chunks, None, None)
 
 
 class PayloadFront(NamedTuple):

@@ -9,7 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
-from dcformat.codecs.chunk_readers import ChunkEntries, ChunkReader, ChunkRoom, chunk_reader, coded_values, raw_values
+from dcformat.codecs.chunk_readers import (
+    ChunkEntries,
+    ChunkReader,
+    ChunkRoom,
+    block_values,
+    chunk_reader,
+    coded_values,
+    raw_values,
+)
 from dcformat.codecs.csr_view import CsrView, index_dtype
 from dcformat.codecs.payload_layout import Chunk, ParsedPayload
 from dcformat.codecs.rangecoder import Decoder
@@ -106,29 +114,33 @@ def _each(function: Callable[[T], R], items: list[T], threads: int) -> Iterable[
 def _read_plain(payload: ParsedPayload, threads: int) -> Array:
     """Return the values of a payload that holds only values."""
     info = payload.info
+    out = np.empty(info.stored, STORAGE[info.dtype])
 
-    def read(chunk: Chunk) -> Array:
-        if payload.coding.coder == layout.CODER_RAW:
-            return raw_values(chunk.data, chunk.stored, info.dtype)
+    def read(place: tuple[Chunk, Array]) -> None:
+        # Decode chunks into their final places, as `_read_sparse` does.
+        chunk, part = place
         if payload.coding.coder == layout.CODER_ADAPTIVE:
-            return _read_value_stream(chunk, info)
-        from dcformat.codecs.value_blocks import read_block  # few files have value blocks
+            _read_value_stream(chunk, info, part)
+        elif block_values(payload, chunk, part) is None:
+            part[:] = raw_values(chunk.data, chunk.stored, info.dtype)
 
-        return read_block(chunk.data, chunk.stored, info.dtype, f"values of {info.name!r}")
+    places, start = [], 0
+    for chunk in payload.chunks:
+        places.append((chunk, out[start : start + chunk.stored]))
+        start += chunk.stored
+    for _ in _each(read, places, threads):
+        pass
+    return out
 
-    pieces = list(_each(read, payload.chunks, threads))
-    return np.concatenate(pieces) if len(pieces) != 1 else pieces[0].astype(STORAGE[info.dtype], copy=False)
 
-
-def _read_value_stream(chunk: Chunk, info: TensorInfo) -> Array:
+def _read_value_stream(chunk: Chunk, info: TensorInfo, out: Array) -> None:
     if not chunk.stored:
         if len(chunk.data):
             raise StreamError("values", got=counted(len(chunk.data), "byte"), expected="none for no values")
-        return np.empty(0, STORAGE[info.dtype])
+        return
     decoder = Decoder(chunk.data)
-    values = coded_values(decoder, chunk, info)
+    out[:] = coded_values(decoder, chunk, info)
     decoder.finish()
-    return values
 
 
 def _read_dense(payload: ParsedPayload, reader: ChunkReader, threads: int) -> Array:

@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 #: Number of values in a chunk, and the most that may be in a value stream, in `fast` and otherwise: nothing is slower
 #: to decode, and beyond this number blocks are smaller too.
 _VALUES_CHUNK = 1 << 20
-_FAST_STREAM, _MOST_STREAM = 1 << 11, 1 << 14
+_FAST_STREAM, _MOST_STREAM = 1 << 9, 1 << 14
 #: In `small`, adaptive coding of at least _LARGE entries must save one byte in SLOWER, because it takes ten times as
 #: long to decode.
 _LARGE, SLOWER = 1 << 16, 200

@@ -1,4 +1,4 @@
-"""The maps and frequency tables of coded planes, in a range coder stream (spec, "Tables of planes")."""
+"""The maps and frequency tables of coded planes, in a range coder stream (spec, "Maps and frequencies")."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dcformat.jit import device, kernel
 #: A number is coded with one of `_CONTEXTS` trees of `TREE_BITS` bits.
 TREE_BITS, _CONTEXTS = 4, 16
 _LIMIT = 30
-#: Most decisions that a number takes: its tree, and the bits of a frequency below the highest.
+#: Maximum number of decisions that a number takes: its tree, and the bits of a frequency below the highest.
 NUMBER_DECISIONS = TREE_BITS + (1 << TREE_BITS) - 2
 #: Frequencies choose between the trees for what follows 0, 1, and more.
 _AFTER_FREQUENCY = 2

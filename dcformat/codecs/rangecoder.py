@@ -203,7 +203,7 @@ class Encoder:
         self.state = np.array([0, WHOLE, 0], np.int64)
 
     def copy(self) -> Encoder:
-        """Return an encoder that goes on from here without changing this one."""
+        """Return an encoder that continues from here without changing this one."""
         other = Encoder(0)
         other.buf, other.state = self.buf.copy(), self.state.copy()
         return other

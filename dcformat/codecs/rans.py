@@ -1,4 +1,4 @@
-"""Static range asymmetric numeral systems (rANS; Duda 2013) over bytes (spec, "Coded planes").
+"""Static range asymmetric numeral systems (rANS; Duda 2013) over bytes (coders.md, "Planes").
 
 Several states take turns, so that no symbol waits for the one before it. A symbol may have one of several frequency
 tables; the caller says which.
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.errors import StreamError
-from dcformat.jit import device, kernel, lacks_compiler
+from dcformat.jit import kernel, lacks_compiler
 
 Array = npt.NDArray[Any]
 Symbols = npt.NDArray[np.uint8]
@@ -84,19 +84,14 @@ def decode(data: npt.NDArray[np.uint8], count: int, frequencies: Array, classes:
         The data do not end with the last symbol, in the state in which an encoder begins.
     """
     lanes = states_for(count)
-    head = STATE_BYTES * lanes
-    plain = lacks_compiler(_decode)
-    states: Array = np.frombuffer(data[:head].tobytes(), "<u4").astype(np.int64 if plain else np.uint32)
-    if int(states.min()) < LEAST:
-        raise StreamError(field, got=f"a state of {int(states.min())}", expected=f"at least {LEAST}")
-    stored = (len(data) - head) // 2
+    stored = len(data) // 2
     # Each round of all states reads at most one word for each, and then tests for the end.
     words = np.zeros(stored + lanes + 1, np.uint16)
-    words[:stored] = data[head : head + 2 * stored].view("<u2")
-    out = np.empty(count, np.uint8)
-    read = (decode_plain if plain else _decode)(states, words, stored, _slots(frequencies), classes, out)
-    if read != stored or (states != LEAST).any():
-        raise StreamError(field, got="another end", expected=f"{count} symbols in {stored} words")
+    words[:stored] = data.view("<u2")
+    slots = _slots(frequencies)
+    states, out = np.empty(lanes, np.uint32), np.empty(count, np.uint8)
+    if not (decode_plain if lacks_compiler(_decode) else _decode)(words, stored, slots, classes, states, out):
+        raise StreamError(field, got="states or an end that no encoder makes", expected=f"{count} symbols")
     return out
 
 
@@ -152,47 +147,37 @@ def _encode(symbols, frequencies, starts, classes, states, words):  # type: igno
     return at
 
 
-@device
-def _step(state, entry):  # type: ignore[no-untyped-def]
-    """Return the state after a symbol whose slot holds `entry`, before new words are taken in."""
-    frequency = (entry >> np.uint32(20)) + np.uint32(1)
-    return np.uint32(frequency * (state >> np.uint32(12)) + ((entry >> np.uint32(8)) & np.uint32(4095)))
-
-
 @kernel(
-    "int64(uint32[::1], const uint16[::1], int64, const uint32[::1], const uint8[::1], uint8[::1])",
+    "boolean(const uint16[::1], int64, const uint32[::1], const uint8[::1], uint32[::1], uint8[::1])",
     work=lambda out: 4 * len(out) + 10,
 )
-def _decode(states, words, stored, slots, classes, out):  # type: ignore[no-untyped-def]
-    """Fill `out`; return how many words were read, or -1 if they ended early.
-
-    In each round, all states first take their symbols, which vector instructions can do, and then the words they need.
-    """
+def _decode(words, stored, slots, classes, states, out):  # type: ignore[no-untyped-def]
+    """Fill `out`; return whether the states, which are the first of `stored` words, and the other words fit it."""
     lanes = len(states)
-    at = np.int64(0)
+    for lane in range(lanes):
+        state = np.int64(words[2 * lane]) | np.int64(words[2 * lane + 1]) << 16
+        if state < LEAST:
+            return False
+        states[lane] = state
+    at = np.uint64(2 * lanes)  # An unsigned index needs no test for being negative.
     for first in range(0, len(out), lanes):
-        if at > stored:
-            return np.int64(-1)
+        if at > np.uint64(stored):
+            return False
         last = min(lanes, len(out) - first)
-        if len(classes):
-            for lane in range(last):
-                state = states[lane]
-                entry = slots[(np.int64(classes[first + lane]) << 12) + np.int64(state & np.uint32(4095))]
-                out[first + lane] = entry & np.uint32(255)
-                states[lane] = _step(state, entry)
-        else:
-            for lane in range(last):
-                state = states[lane]
-                entry = slots[np.int64(state & np.uint32(4095))]
-                out[first + lane] = entry & np.uint32(255)
-                states[lane] = _step(state, entry)
         for lane in range(last):
             state = np.int64(states[lane])
-            low = (state - LEAST) >> 63 & 1
-            # An unsigned index needs no test for being negative.
-            states[lane] = np.uint32(state << (low << 4) | np.int64(words[np.uint64(at)]) & -low)
-            at += low
-    return at
+            table = np.int64(classes[first + lane]) << PRECISION if len(classes) else 0
+            entry = np.int64(slots[table + (state & 4095)])
+            out[first + lane] = entry & 255
+            state = ((entry >> 20) + 1) * (state >> 12) + ((entry >> 8) & 4095)
+            # Where a word is needed, all bits of `low` are 1: a branch would often be mispredicted.
+            low = (state - LEAST) >> 63
+            states[lane] = state << (low & 16) | np.int64(words[at]) & low
+            at -= np.uint64(low)
+    for lane in range(lanes):
+        if states[lane] != LEAST:
+            return False
+    return at == np.uint64(stored)
 
 
 def encode_plain(
@@ -213,21 +198,24 @@ def encode_plain(
     return at
 
 
-def decode_plain(states: Array, words: Array, stored: int, slots: Array, classes: Symbols, out: Symbols) -> int:
+def decode_plain(words: Array, stored: int, slots: Array, classes: Symbols, states: Array, out: Symbols) -> bool:
     """Do the work of `_decode` in NumPy, one round of all states at a time."""
-    lanes, at, wide = len(states), 0, slots.astype(np.int64)
+    lanes, at, entries = len(states), 2 * len(states), slots.astype(np.int64)
+    wide: Array = words[:at:2].astype(np.int64) | words[1:at:2].astype(np.int64) << 16
+    if int(wide.min()) < LEAST:
+        return False
     for first in range(0, len(out), lanes):
         if at > stored:
-            return -1
+            return False
         part = out[first : first + lanes]
-        state = states[: len(part)]
+        state = wide[: len(part)]
         table = classes[first : first + lanes].astype(np.int64) << 12 if len(classes) else 0
-        entry = wide[table + (state & 4095)]
+        entry = entries[table + (state & 4095)]
         part[:] = entry & 255
         state = ((entry >> 20) + 1) * (state >> 12) + ((entry >> 8) & 4095)
         low = state < LEAST
         taken = int(np.count_nonzero(low))
         state[low] = state[low] << 16 | words[at : at + taken]
-        states[: len(part)] = state
+        wide[: len(part)] = state
         at += taken
-    return at
+    return at == stored and bool((wide == LEAST).all())

@@ -1,6 +1,6 @@
 """The coder of byte strings, primed with a preset text (spec, "Text coder"): for a file's table of contents.
 
-For each context of the last 9, 7, 5, 4, 3, 2 and 1 bytes, the coder remembers the byte that came next the last time. It
+For each context of the last 9, 7, 5, 4, 3, 2 and 1 bytes, the coder remembers the byte that followed last time. It
 tries these guesses in turn, longest context first; an adaptive bit says whether a guess is right. The coder spells out
 a byte that no context guesses. Encoder and decoder first learn the preset, so that they guess typical contents from the
 first byte on. This is symbol ranking (Fenwick 1996).

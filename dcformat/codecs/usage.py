@@ -78,7 +78,7 @@ def measure(payload: ParsedPayload, tensor: Tensor | None = None) -> Usage:
     total = 8 * payload.info.payload_bytes
     name = CODER_NAMES[payload.coding.coder]
     if payload.is_plain:
-        values = 8 * sum(len(chunk.data) for chunk in payload.chunks)
+        values = 8 * sum(chunk.size for chunk in payload.chunks)
         return Usage(name, 0.0, values, 0.0, total - values)
     codebook_bits = _codebook_bits(tensor)
     if payload.coding.coder > layout.CODER_HUFFMAN:
@@ -106,7 +106,7 @@ def _codebook_bits(tensor: Tensor) -> float:
 
 
 def _of_context(tensor: Tensor, payload: ParsedPayload, name: str, codebook_bits: float, total: int) -> Usage:
-    info, left = payload.info, 8.0 * sum(len(chunk.data) for chunk in payload.chunks)
+    info, left = payload.info, 8.0 * sum(chunk.size for chunk in payload.chunks)
     table = total - left
     # In separate streams, codebook and positions may take more bits than in their shared stream.
     codebook_bits = min(codebook_bits, left)

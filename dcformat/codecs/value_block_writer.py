@@ -1,4 +1,4 @@
-"""The writer of value blocks: each plane in the way that takes the fewest bytes (spec, "Value blocks").
+"""The writer of value blocks: it stores each plane in the way that takes the fewest bytes (spec, "Value blocks").
 
 Tables are chosen by k-means: places (along an axis, or bytes of the highest plane) whose symbols are distributed alike
 share a table.
@@ -64,7 +64,7 @@ class Coded(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What may decide on the tables of a plane: a head that says it, the number of places, and each unit's place."""
+    """A property that may decide on a plane's tables: the head for it, the number of places, and each unit's place."""
 
     head: Head
     lines: int
@@ -83,7 +83,7 @@ def write_block(values: Array, dtype: str, mode: Mode, shape: Sequence[int] = ()
 
 
 def _contexts(plane: Bytes, highest: Bytes | None, axes: list[tuple[int, int]]) -> Iterator[Context]:
-    """Yield what may decide on the tables of a plane in a value block."""
+    """Yield the properties that may decide on the tables of a plane in a value block."""
     if highest is not None:
         yield Context(Head(CODED, context=BY_HIGHEST), SYMBOLS, lambda: highest)
     for inner, lines in axes:
@@ -190,7 +190,7 @@ def _bits(counts: Counts, frequencies: Counts, places: int = 0) -> float:
 
 
 def _least_bits(counts: Counts) -> float:
-    """Return a lower bound of `_bits` for one table: the entropy of the symbols instead of what frequencies make of it.
+    """Return a lower bound of `_bits` for one table: the entropy of the symbols instead of their cost in the table.
 
     It costs a quarter of `rans.normalised`, which small planes seldom need.
     """

@@ -1,4 +1,4 @@
-"""Value blocks: values without a codebook, in planes that are stored as they are or coded (spec, "Value blocks")."""
+"""Value blocks: values without a codebook, in planes that are stored raw or coded (spec, "Value blocks")."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NO_CLASSES = np.empty(0, np.uint8)
 
 
 class Head(NamedTuple):
-    """What a block says of a plane, before the tables and the data.
+    """The description of a plane in a block, before the tables and the data.
 
     Attributes
     ----------
@@ -57,6 +57,32 @@ class Head(NamedTuple):
         return {ALONE: 0, BY_AXIS: self.lines}.get(self.context, SYMBOLS)
 
 
+#: The head of a plane that is stored as it is.
+_RAW_HEAD = Head(RAW)
+
+
+class ValueBlock(NamedTuple):
+    """A value block whose heads have been read; they say how much work and memory the rest takes.
+
+    Attributes
+    ----------
+    data : uint8 array
+        All bytes of the block.
+    number : int
+        Number of values; a block of none has no heads.
+    dtype : str
+    heads : list of Head
+    start : int
+        Number of bytes of the heads.
+    """
+
+    data: Bytes
+    number: int
+    dtype: str
+    heads: list[Head]
+    start: int
+
+
 class Tables(NamedTuple):
     """A coded plane's map from places to tables, and its tables of frequencies, int64 ``(tables, 256)``."""
 
@@ -64,56 +90,63 @@ class Tables(NamedTuple):
     frequencies: npt.NDArray[np.int64]
 
 
-def read_block(data: Bytes, count: int, dtype: str, field: str) -> Array:
-    """Return `count` values from a value block.
+def parse_block(data: Bytes, count: int, dtype: str, field: str) -> ValueBlock:
+    """Read the heads of a block of `count` values; decode nothing.
+
+    Raises
+    ------
+    FormatError
+        A head is damaged.
+    """
+    cursor = Cursor(data)
+    if not count:
+        cursor.finish(field)
+        return ValueBlock(data, 0, dtype, [], 0)
+    each, size = planes.units_of(dtype)
+    heads = [_read_head(cursor, number, each * count, field) for number in range(size)]
+    return ValueBlock(data, count, dtype, heads, cursor.offset)
+
+
+def read_block(block: ValueBlock, field: str, out: Array | None = None) -> Array:
+    """Return the values of a block, in `out` if it is given.
 
     Raises
     ------
     FormatError
         The block is damaged.
     """
-    out = np.empty(count, STORAGE[dtype])
-    if not count:
-        Cursor(data).finish(field)
+    if out is None:
+        out = np.empty(block.number, STORAGE[block.dtype])
+    if not block.number:
         return out
-    units, cursor = planes.units_of(dtype)[0] * count, Cursor(data)
-    heads = _read_heads(cursor, units, dtype, field)
-    tables = read_tables(cursor, heads, field)
+    units, cursor = planes.units_of(block.dtype)[0] * block.number, Cursor(block.data)
+    cursor.offset = block.start
+    tables = read_tables(cursor, block.heads, field)
     found: list[Bytes | int] = []
-    for head, table in zip(heads, tables, strict=True):
+    for head, table in zip(block.heads, tables, strict=True):
         classes = NO_CLASSES if table is None else _classes(head, table, units, found[0] if found else 0, field)
         found.append(read_plane(cursor, head, table, units, classes, field))
     cursor.finish(field)
-    planes.join(found, dtype, out)
-    require_bools(out.view(np.uint8), dtype, field)
+    planes.join(found, block.dtype, out)
+    require_bools(out, block.dtype, field)
     return out
 
 
-def block_heads(data: Bytes, count: int, dtype: str, field: str) -> list[Head]:
-    """Return the heads of a block's planes, which say how much work and memory it takes."""
-    return _read_heads(Cursor(data), planes.units_of(dtype)[0] * count, dtype, field) if count else []
-
-
-def require_bools(data: Bytes, dtype: str, field: str) -> None:
+def require_bools(values: Array, dtype: str, field: str) -> None:
     """Raise unless the bytes of bools are 0 or 1."""
-    if dtype == "bool" and len(data) and int(data.max()) > 1:
-        raise EncodingError(field, got=int(data.max()), expected="0 or 1 for each bool")
-
-
-def _read_heads(cursor: Cursor, units: int, dtype: str, field: str) -> list[Head]:
-    return [_read_head(cursor, number, units, field) for number in range(planes.units_of(dtype)[1])]
+    if dtype == "bool" and len(values) and int(values.view(np.uint8).max()) > 1:
+        raise EncodingError(field, got=int(values.view(np.uint8).max()), expected="0 or 1 for each bool")
 
 
 def _read_head(cursor: Cursor, number: int, units: int, field: str) -> Head:
     byte = cursor.u8(field)
+    if byte == RAW:
+        return _RAW_HEAD
+    if byte == CONSTANT:
+        return Head(CONSTANT, byte=cursor.u8(field))
     kind, context, tables = byte & 3, byte >> 2 & 3, (byte >> 4) + 1
-    valid = kind == CODED and context <= BY_HIGHEST and (context == ALONE) == (tables == 1)
-    if (kind != CODED and byte not in (RAW, CONSTANT)) or (kind == CODED and not valid):
+    if kind != CODED or context > BY_HIGHEST or (context == ALONE) != (tables == 1):
         raise EncodingError(f"plane of {field}", got=f"0x{byte:02x}", expected="a kind and context of a plane")
-    if kind == CONSTANT:
-        return Head(kind, byte=cursor.u8(field))
-    if kind == RAW:
-        return Head(kind)
     if context == BY_HIGHEST and not number:
         raise EncodingError(f"plane of {field}", got=f"0x{byte:02x}", expected="no context of the plane itself")
     inner = lines = 1
@@ -141,10 +174,9 @@ def read_tables(cursor: Cursor, heads: list[Head], field: str) -> list[Tables | 
             chosen = numbers.astype(np.uint8)
         numbers = get_numbers(decoder, head.tables * SYMBOLS, f"frequencies of {field}", frequencies=True)
         frequencies = numbers.reshape(head.tables, SYMBOLS)
-        sums = frequencies.sum(axis=1)
-        if (sums != rans.TOTAL).any():
-            got = int(sums[sums != rans.TOTAL][0])
-            raise EncodingError(f"frequencies of {field}", got=f"a sum of {got}", expected=f"{rans.TOTAL}")
+        for total in frequencies.sum(axis=1).tolist():
+            if total != rans.TOTAL:
+                raise EncodingError(f"frequencies of {field}", got=f"a sum of {total}", expected=f"{rans.TOTAL}")
         out.append(Tables(chosen, frequencies))
     decoder.finish()
     return out

@@ -14,7 +14,8 @@ from dcformat.codecs.rangecoder import MAX_DECISIONS
 from dcformat.model import STORAGE
 
 if TYPE_CHECKING:
-    from dcformat.codecs.payload_layout import Bytes, Chunk, ParsedPayload
+    from dcformat.codecs.payload_layout import Chunk, ParsedPayload
+    from dcformat.codecs.value_blocks import ValueBlock
     from dcformat.contents import TensorInfo
 
 #: Steps to set up a payload, and to set up a chunk: Python, tables, new bit models.
@@ -52,11 +53,13 @@ def decoding_steps(payload: ParsedPayload) -> int:
     # For each tensor, its data block must be read and the block's checksum computed.
     steps = TENSOR + layout.MAX_SHARED_BLOCK_BYTES + len(payload.head)
     if payload.codes is not None and payload.tables is not None:
-        tables = sum(_block(*block) for block in payload.value_blocks)
+        tables = sum(map(_block, payload.tables.blocks))
         return steps + tables + decoding_steps(payload.codes) + _TABLE_ELEMENT * info.stored + LINE * info.rows
     steps += _values(info.codebook_size, info.dtype)
-    steps += sum(_block(*block) for block in payload.value_blocks)
-    steps += sum(CHUNK + len(chunk.data) + _chunk(payload, chunk) for chunk in payload.chunks)
+    for chunk in payload.chunks:
+        steps += CHUNK + chunk.size + _chunk(payload, chunk)
+        if chunk.block is not None:
+            steps += _block(chunk.block)
     if payload.coding.transposed:
         steps += 4 * SYMBOL * info.stored + LINE * (payload.lines + payload.length)
     return steps
@@ -102,23 +105,26 @@ def _values(count: int, dtype: str) -> int:
     return count * 2 * 8 * STORAGE[dtype].itemsize * DECISION // 2
 
 
-def _block(data: Bytes, count: int, dtype: str) -> int:
+def _block(block: ValueBlock) -> int:
     """Return the most steps for a value block: its tables, and for each byte a symbol and its part of the value."""
     from dcformat.codecs.plane_tables import NUMBER_DECISIONS, TREE_BITS  # few files have value blocks
     from dcformat.codecs.rans import TOTAL
-    from dcformat.codecs.value_blocks import CODED, SYMBOLS, block_heads
+    from dcformat.codecs.value_blocks import CODED, SYMBOLS
 
-    coded = [head for head in block_heads(data, count, dtype, "values") if head.kind == CODED]
-    tables = sum(head.tables for head in coded) * (SYMBOLS * NUMBER_DECISIONS * DECISION + SYMBOL * TOTAL)
-    maps = sum(head.places for head in coded) * TREE_BITS * DECISION
-    return tables + maps + SYMBOL * count * STORAGE[dtype].itemsize * (1 + 2 * bool(coded))
+    steps, each = 0, SYMBOL
+    for head in block.heads:
+        if head.kind == CODED:
+            each = 3 * SYMBOL
+            steps += head.tables * (SYMBOLS * NUMBER_DECISIONS * DECISION + SYMBOL * TOTAL)
+            steps += head.places * TREE_BITS * DECISION
+    return steps + each * block.number * STORAGE[block.dtype].itemsize
 
 
 def _chunk(payload: ParsedPayload, chunk: Chunk) -> int:
     info, elements = payload.info, chunk.lines * payload.length
     packed = payload.coding.is_packed
     values = 0 if info.codebook_size else SYMBOL * chunk.stored
-    if not (info.codebook_size or packed or payload.coding.blocks or payload.coding.coder == layout.CODER_PLANES):
+    if not (info.codebook_size or packed or payload.coding.has_blocks):
         values += _values(chunk.stored, info.dtype)
     if payload.is_plain:
         return values

@@ -4,7 +4,7 @@ Values are numbered. The inputs come first; then each node, in order, makes one 
 smaller numbers. So a graph is acyclic and in execution order by construction.
 
 Values are float32. Whole numbers, truth values (0 and 1) and indices are float32 too, exact up to 2^24: `Port.dtype` is
-what a caller gives or gets.
+that of the arrays that a caller gives or gets.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Port:
 
 @record
 class Output:
-    """An output: the number of a value, with what `Port` says of an input. `batch_axis` is None without a batch."""
+    """An output: the number of a value, and the properties of a `Port`. `batch_axis` is None without a batch."""
 
     value: int
     name: str = "output"

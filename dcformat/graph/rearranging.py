@@ -115,7 +115,7 @@ class Pad(Node):
 
 @record
 class Concat(Node):
-    """Values joined along a dimension, in the order of `inputs`."""
+    """The operands joined along a dimension, in the order of `inputs`."""
 
     axis: int = 0
     kind: ClassVar[str] = "concat"
@@ -128,7 +128,7 @@ class Concat(Node):
             raise GraphError("concat axis", got=axis, expected=f"0 to {len(first) - 1}")
         rest = first[:axis] + first[axis + 1 :]
         if any(len(shape) != len(first) or shape[:axis] + shape[axis + 1 :] != rest for shape in inputs):
-            raise ShapeError("concat inputs", got=tuple(inputs), expected=f"shapes equal but for dimension {axis}")
+            raise ShapeError("concat inputs", got=tuple(inputs), expected=f"shapes equal except in dimension {axis}")
         return (*first[:axis], sum(shape[axis] for shape in inputs), *first[axis + 1 :])
 
 

@@ -29,7 +29,7 @@ class Reduce(Node):
         shape = inputs[0]
         check_axes(self, self.axes, len(shape))
         if not self.axes or (self.function.startswith("arg") and len(self.axes) != 1):
-            raise GraphError("reduce axes", got=self.axes, expected="one axis, or several but for argmax and argmin")
+            raise GraphError("reduce axes", got=self.axes, expected="one axis, or several except for argmax and argmin")
         if self.keepdims:
             return tuple(1 if axis in self.axes else size for axis, size in enumerate(shape))
         return tuple(size for axis, size in enumerate(shape) if axis not in self.axes)

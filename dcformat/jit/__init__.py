@@ -6,7 +6,7 @@ machine code is saved. If Numba is missing or fails, the same function runs as p
 
 A kernel that is not compiled yet runs short work in Python: most small files are decoded long before their kernels
 would be compiled. Each kernel states the work of a call, and a process does at most `PATIENCE` of it in Python. A call
-that exceeds this is compiled first, whatever a file says.
+that exceeds this is compiled first, for any file.
 
 Kernels validate nothing: their caller must have proved that every index is in range. Only the types of their arguments
 are checked. A kernel that allocates, raises or divides by zero cannot be saved.

@@ -1,4 +1,4 @@
-"""Compiles kernels in another process, for programs that would rather use slower code than wait."""
+"""Compiles kernels in another process, for programs that prefer slower code to waiting."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ with store.lock():
 class BackgroundCompilation:
     """The compilation of some kernels by another process, which saves their machine code.
 
-    The process goes on if this one ends before it: later processes find what it saves.
+    The process continues if this one ends first: later processes find the code that it saves.
 
     Parameters
     ----------

@@ -62,7 +62,7 @@ def can_save() -> bool:
         if cpuinfo.identity() is None or keys.compiler() is None:
             raise OSError("the processor, or Numba's version, is unknown")
         store.check()
-    except Exception as error:  # Kernels also run unsaved, whatever the error.
+    except Exception as error:  # Kernels also run unsaved, after any error.
         tell_unsaved(error)
         return False
     return True

@@ -31,7 +31,7 @@ SHARE = PATIENCE // 3
 UNSAVED_PATIENCE = 12_000_000
 
 _kernels: list[Kernel] = []
-#: A thread holds the first for a moment, and the second while it compiles. Only `resolve` waits for the second.
+#: A thread holds the first only briefly, and the second while it compiles. Only `resolve` waits for the second.
 _lock, _compiling = RLock(), RLock()
 _spent = 0
 _number = 0
@@ -117,7 +117,7 @@ class Kernel:
         return True
 
     def _affords(self, steps: int) -> bool:
-        """Return whether the process may do so much more work in Python for this kernel."""
+        """Return whether the process may do that much more work in Python for this kernel."""
         together, alone = _spent + steps, self._spent + steps
         return (together <= PATIENCE and alone <= SHARE) or (together <= UNSAVED_PATIENCE and not can_save())
 
@@ -146,7 +146,7 @@ class Kernel:
         return None
 
     def ready(self) -> bool:
-        """Return whether the kernel runs at full speed at once: it is resolved or has saved code."""
+        """Return whether the kernel runs at full speed immediately: it is resolved or has saved code."""
         with _lock:
             if self._call is None and not self._sought and mode() == "native" and cache() != "off":
                 self._sought = True

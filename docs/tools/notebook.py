@@ -2,7 +2,7 @@
 
     python docs/tools/notebook.py docs/own-model.md
 
-A test runs the page and another one the cells, and the notebook must be the one that this program makes of the page.
+A test runs the page and another one the cells, and the notebook must be the one that this program makes from the page.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A hook of MkDocs: brings pages from outside of docs/ into the site, and mends links between the repository's files.
+"""A hook of MkDocs: brings pages from outside of docs/ into the site, and fixes links between the repository's files.
 
 Documents link to each other by their places in the repository, so that the links work there too. A link to a file that
 is a page or an asset of the site becomes a link within the site. Any other file of the repository has no address on
@@ -49,7 +49,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 
 def _on_the_site(path: Path, files: Files) -> str | None:
-    """Return where a file of the repository is on the site; None if it is nowhere."""
+    """Return the place of a file of the repository on the site; None if it has none."""
     name = os.path.relpath(os.path.normpath(path), ROOT)
     for candidate in (name.removeprefix("docs/"), f"{name}/README.md"):
         if (candidate in OUTSIDE or name.startswith("docs/")) and files.get_file_from_path(candidate):

@@ -1,4 +1,4 @@
-"""Foreign file formats: reads checkpoints and networks that `dcformat` can pack, and writes tensors and networks."""
+"""Files of other formats: reads checkpoints and networks that `dcformat` can pack, and writes tensors and networks."""
 
 from __future__ import annotations
 
@@ -68,5 +68,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List all names, also before they are imported, but not what only this module needs."""
+    """List all public names, even before they are imported, but not those that only this module needs."""
     return sorted({*globals(), *__all__} - {"Any", "TYPE_CHECKING", "annotations", "import_module"})

@@ -1,4 +1,4 @@
-"""Writers of safetensors and NumPy's npz, which hold one tensor in memory at a time, and never in dense form."""
+"""Writers of safetensors and NumPy's npz, which keep one tensor in memory at a time, and never in dense form."""
 
 from __future__ import annotations
 
@@ -160,8 +160,8 @@ def _check_members(path: object, names: Collection[str], advice: str) -> None:
         if not _is_member(name):
             raise UnfitError(path, "names that a zip archive can hold", f"{name!r}{advice}")
         if name.endswith(".npy") and name.removesuffix(".npy") in names:
-            found = f"{name.removesuffix('.npy')!r} and {name!r}, which NumPy takes for one{advice}"
-            raise UnfitError(path, "names that NumPy tells apart", found)
+            found = f"{name.removesuffix('.npy')!r} and {name!r}, which NumPy confuses{advice}"
+            raise UnfitError(path, "names that NumPy distinguishes", found)
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:

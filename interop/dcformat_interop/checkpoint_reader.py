@@ -1,4 +1,4 @@
-"""Reading of any checkpoint, with names, dtypes and values unchanged, or with an error that says why not.
+"""Reads any checkpoint, with names, dtypes and values unchanged, or raises an error that says why not.
 
 Nothing in a file can run code: NumPy's pickles are never loaded, and PyTorch's files only with ``weights_only``.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import stat
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -62,7 +63,7 @@ class Checkpoint:
         The tensors in the file's order, with pruning masks folded. All are finite and have dtypes that a ``.dcf`` file
         can hold.
     notes : sequence of Note
-        What the reader changed or left out.
+        The reader's changes and omissions.
     left_out : mapping of str to str
         The names missing from `tensors`, each with a reason: a dtype, or ``NaN or infinity in 2 places``.
     metadata : mapping of str to str
@@ -209,6 +210,15 @@ def no_tensors(path: str, left_out: Mapping[str, str]) -> UnfitError:
     """Return the error for a checkpoint of which nothing can be stored, with the names left out and the reasons."""
     found = "none" if not left_out else f"none: {_listed(left_out, left_out)} left out"
     return UnfitError(path, f"at least one tensor of {_HELD}", found)
+
+
+def require_all(path: str, left_out: Mapping[str, str]) -> None:
+    """Raise `UnfitError` if anything is left out that nobody asked to leave out: an archive would lack it silently."""
+    lost = {name: reason for name, reason in left_out.items() if reason != SKIPPED}
+    if lost:
+        ways = " ".join(f"--skip {shlex.quote(name)}" for name in islice(lost, _LISTED))
+        found = f"{_listed(lost, lost)} ({ways}{' ...' * (len(lost) > _LISTED)} to leave out)"
+        raise UnfitError(path, f"only {_HELD}", found)
 
 
 def remarks(left_out: Mapping[str, str], infinite: Mapping[str, int], masks: Collection[str]) -> list[Note]:

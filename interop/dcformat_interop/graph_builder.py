@@ -57,7 +57,7 @@ class Value(NamedTuple):
 #: What an operator may read: a value, or an array or number that is constant.
 BuilderOperand = Value | Array | float
 
-#: What tells tensors apart: the shape, and a digest of the bits.
+#: The identity of a tensor: the shape, and a digest of the bits.
 TensorKey = tuple[Shape, bytes]
 
 #: The names that a source gives to tensors.
@@ -70,10 +70,10 @@ class GraphBuilder:
     Parameters
     ----------
     names : mapping of TensorKey to sequence of str, optional
-        The names of tensors that keep them, whatever name is asked for. Equal tensors with several such names are
-        stored under each that is asked for.
+        The names of tensors that keep them, for any requested name. Equal tensors with several such names are
+        stored under each that is requested.
     source : GraphBuilder, optional
-        A builder whose names, keys, and steps of tensors, this one knows too.
+        A builder whose names, keys and steps of tensors this one knows too.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class GraphBuilder:
         The shape of each value, the inputs first.
     tensors : dict of str to float32 ndarray
     wanted : dict of str to str
-        The name that was asked for each tensor.
+        The name that was requested for each tensor.
     names : mapping of TensorKey to sequence of str
     keys : dict of int to (ndarray, TensorKey)
         The keys of arrays that were stored, by their `id`.
@@ -137,7 +137,7 @@ class GraphBuilder:
         return stored
 
     def _key(self, array: Array, name: str) -> TensorKey:
-        """Return the key of an array, which must be finite; it is worked out once for all builders."""
+        """Return the key of an array, which must be finite; it is computed once for all builders."""
         kept = self.keys.get(id(array))
         if kept is None or kept[0] is not array:
             if not np.isfinite(array).all():
@@ -249,7 +249,7 @@ class GraphBuilder:
         """Return `x` as the result of an operator: a graph has at least one."""
         return self.emit(Reshape, (x,), shape=x.shape) if len(x.shape) != 1 else self.emit(Flatten, (x,))
 
-    # What follows saves an operator where it would change nothing.
+    # The following methods save an operator where it would change nothing.
 
     def add(self, *operands: BuilderOperand, name: str = "constant") -> Value:
         """Return the sum of operands."""
@@ -310,7 +310,7 @@ class GraphBuilder:
     def pad(
         self, x: Value, before: Sequence[int], after: Sequence[int], mode: str = "constant", value: float = 0.0
     ) -> Value:
-        """Return `x` with positions added before and behind each dimension."""
+        """Return `x` with positions added before and after each dimension."""
         if not any(before) and not any(after):
             return x
         return self.emit(Pad, (x,), before=tuple(before), after=tuple(after), mode=mode, value=value)
@@ -328,7 +328,7 @@ class GraphBuilder:
 
 
 def tensor_key(array: Array) -> TensorKey:
-    """Return what tells a contiguous float32 array apart from others."""
+    """Return the identity of a contiguous float32 array."""
     return array.shape, blake2b(array.data, digest_size=16).digest()
 
 

@@ -1,4 +1,4 @@
-"""Models as Hugging Face lays them out: a ``.dcf`` file beside config.json, in a directory or on the hub."""
+"""Finds models in the layout of Hugging Face: a ``.dcf`` file beside config.json, in a directory or on the hub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODEL_NAME = "model.dcf"
 NETWORK_SUFFIXES = (".dcf", ".onnx", ".tflite", ".pt2")
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".npz")
 
-#: Names, without their endings, by which a repository tells its model from its other files.
+#: Names, without their endings, that distinguish a repository's model from its other files.
 _MODEL_STEMS = ("model", "pytorch_model")
 
 _ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -39,9 +39,9 @@ def find_model(
     Parameters
     ----------
     name : str or path
-        A file; a directory with ``model.dcf`` or with only one ``.dcf`` file; or, if there is no such file, a
-        repository of Hugging Face, such as ``org/name``, whose ``.dcf`` files and config.json are downloaded to the
-        cache of huggingface_hub, or found there.
+        A file; a directory with ``model.dcf`` or with only one ``.dcf`` file; or, if there is no such file, a Hugging
+        Face repository, such as ``org/name``, whose ``.dcf`` files and config.json are downloaded to the cache of
+        huggingface_hub, or found there.
     revision : str, optional
         A branch, tag or commit of the repository.
     cache_dir : path, optional
@@ -53,7 +53,7 @@ def find_model(
     ------
     UnfitError
         The directory or repository has no ``.dcf`` file, or several that are not called ``model.dcf``; or the
-        repository cannot be had.
+        repository cannot be reached.
     FileNotFoundError
         There is no such file, and the name is not that of a repository.
     MissingHubError
@@ -87,8 +87,7 @@ def cached_repository(name: str) -> Path | None:
 def model_in(folder: Path, name: str, suffixes: Sequence[str]) -> Path:
     """Return the file with one of these endings that the directory of a repository stands for.
 
-    Files in its folders count too. If there are several, the one that is called ``model`` or ``pytorch_model`` is
-    taken.
+    Files in its folders count too. If there are several, the one called ``model`` or ``pytorch_model`` counts.
 
     Raises
     ------

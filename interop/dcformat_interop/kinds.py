@@ -36,7 +36,7 @@ _CHECKPOINTS = {
 
 #: The kinds of file that begin with characteristic bytes.
 _STARTS = {
-    b"\x89DCF": "a .dcf file",
+    b"\x89DCF": "a .dcf file: use dcformat repack",
     b"GGUF": "GGUF",
     b"\x89HDF\r\n\x1a\n": "HDF5, as Keras writes it",
     NPY_MAGIC: "a single array (.npy)",
@@ -72,10 +72,10 @@ _MEMBERS = {
     **dict.fromkeys(_PROGRAM, f"a torch.export program{_AS_FILE}"),
 }
 
-#: Names in directories that are checkpoints or networks of other programs, and what these are.
+#: Names in directories that are checkpoints or networks of other programs, with the kinds of these.
 _IN_DIRECTORIES = {
     "saved_model.pb": "a TensorFlow SavedModel: convert it to TensorFlow Lite or ONNX",
-    "Manifest.json": "a Core ML package: give the model that it was made of",
+    "Manifest.json": "a Core ML package: give the model that it was made from",
     ".metadata": "a distributed checkpoint of PyTorch: make one file of it with "
     "torch.distributed.checkpoint.format_utils.dcp_to_torch_save",
     "manifest.ocdbt": "an Orbax checkpoint: save its arrays with numpy.savez",
@@ -136,7 +136,7 @@ def is_program(path: Path) -> bool:
 
 
 def directory_holds(path: Path) -> str:
-    """Return what a directory holds that has no safetensors files: its apparent kind, or the names of some files."""
+    """Describe a directory without safetensors files: its apparent kind, or the names of some files."""
     names = sorted(each.name for each in path.iterdir())
     for marker, kind in _IN_DIRECTORIES.items():
         if marker in names:
@@ -187,7 +187,7 @@ def _other(head: bytes) -> str | None:
         return "a Python pickle, which could run code: save a state_dict with torch.save or as safetensors"
     # ONNX has no magic number. It is a protobuf message with a small version number first, and then a known field.
     if len(head) > 2 and head[0] == 8 and 1 <= head[1] < 32 and head[2] in b"\x12\x1a\x22\x28\x32\x3a\x42":
-        return "Core ML: give the model that it was made of" if _COREML.match(head) else "ONNX"
+        return "Core ML: give the model that it was made from" if _COREML.match(head) else "ONNX"
     return None
 
 
@@ -206,7 +206,7 @@ def _of_zip(path: str, file: BinaryIO) -> Kind:
 
 
 def zip_damage(file: IO[bytes], error: Exception) -> str:
-    """Return what is wrong with a zip archive, in which `zipfile` met an error."""
+    """Return the fault of a zip archive in which `zipfile` met an error."""
     file.seek(0)
     with suppress(zipfile.BadZipFile):  # It has an end, but a damaged one.
         if file.read(len(_ZIP[0])).startswith(_ZIP) and not zipfile.is_zipfile(file):

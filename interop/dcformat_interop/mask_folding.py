@@ -1,7 +1,7 @@
 """Folds the masks of `torch.nn.utils.prune`: NAME is NAME_orig where NAME_mask is one, and zero elsewhere.
 
 `dcformat_pruning.state_dicts` does the same with PyTorch, for tensors of dtypes that NumPy lacks; this package must run
-without PyTorch, and counts what it makes against a budget.
+without PyTorch, and counts the tensors that it makes against a budget.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Matching of a checkpoint's tensors to those of an architecture."""
+"""Matches a checkpoint's tensors to those of an architecture."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ _LONGEST = 300
 
 
 class UnfitError(ValueError):
-    """A file, or something else that the user named, cannot be used.
+    """A file or another thing that the user named cannot be used.
 
     The message is ``PATH: WHAT: expected EXPECTED, found FOUND``.
 

@@ -74,7 +74,7 @@ def require_bools(path: str, name: str, data: Array) -> None:
 
 
 class HeaderEntry(NamedTuple):
-    """What the header says of a tensor; `begin` and `end` count from the end of the header."""
+    """A tensor's entry in the header; `begin` and `end` count from the end of the header."""
 
     name: str
     code: str
@@ -89,7 +89,7 @@ class Layout(NamedTuple):
     Attributes
     ----------
     header : bytes
-        The header as it is in the file.
+        The raw header.
     start : int
         Offset of the data.
     metadata : dict of str to str
@@ -144,7 +144,7 @@ def _require_size(path: str, entries: list[HeaderEntry], found: int) -> None:
 
 
 def _header(path: str, file: BinaryIO, size: int, budget: Budget) -> tuple[bytes, dict[str, Any]]:
-    """Return the header as it is and parsed."""
+    """Return the header, raw and parsed."""
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
     if length > _MAX_HEADER_BYTES:

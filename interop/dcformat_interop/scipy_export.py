@@ -16,8 +16,8 @@ from dcformat_interop.refusals import UnfitError
 def write_csr(path: object, tensor: Tensor, out: BinaryIO, max_memory: int | None = DEFAULT_MAX_MEMORY) -> None:
     """Write the matrix view of a tensor, ``(shape[0], the rest)``, in CSR form.
 
-    Values keep their dtype and bits, but float16, bfloat16 and scaled int8 become float32, since SciPy multiplies with
-    no such numbers.
+    Values keep their dtype and bits, except that float16, bfloat16 and scaled int8 become float32, with which SciPy can
+    compute.
 
     Raises
     ------

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 
 class SkippedNames:
-    """Tells whether a name matches one of the patterns, and remembers the patterns that matched."""
+    """Decides whether a name matches one of the patterns, and remembers the patterns that matched."""
 
     def __init__(self, patterns: Sequence[str]) -> None:
         self._used = dict.fromkeys(patterns, False)

@@ -1,4 +1,4 @@
-"""PyTorch's state_dicts of ``.dcf`` files: in memory, and as files for ``torch.load(..., weights_only=True)``."""
+"""Makes PyTorch state_dicts from ``.dcf`` files: in memory, and as files for ``torch.load(..., weights_only=True)``."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def load_state_dict(
 def write_state_dict(model: Model, out: BinaryIO, max_memory: int | None = DEFAULT_MAX_MEMORY) -> None:
     """Write all tensors as a dict of PyTorch tensors by name, in their order.
 
-    They have the tensors' own dtypes and bits. Scaled int8 tensors become float32, since a module multiplies with the
+    They have the tensors' own dtypes and bits. Scaled int8 tensors become float32, because a module computes with the
     numbers that the integers stand for.
 
     Raises
@@ -81,7 +81,7 @@ def write_state_dict(model: Model, out: BinaryIO, max_memory: int | None = DEFAU
 def _torch(tensor: Tensor) -> torch.Tensor:
     import torch
 
-    values = np.array(tensor.to_dense(max_memory=None))  # PyTorch wants an array that may be written
+    values = np.array(tensor.to_dense(max_memory=None))  # PyTorch requires a writable array
     if tensor.scale != 1.0:
         return torch.from_numpy(values * np.float32(tensor.scale))
     if tensor.dtype == STORAGE[tensor.dtype].name:

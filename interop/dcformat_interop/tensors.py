@@ -78,7 +78,7 @@ class Budget:
     max_bytes : int or None
         Maximum number of bytes; None for no limit.
     what : str
-        What the file holds, for the error.
+        The content of the file, for the error.
     """
 
     def __init__(self, path: str, max_bytes: int | None, what: str = "a checkpoint") -> None:
@@ -104,7 +104,7 @@ def read_whole(path: str, file: Path, max_bytes: int | None) -> bytes:
     Parameters
     ----------
     path : str
-        What errors call the file.
+        The name of the file in errors.
     file : Path
     max_bytes : int or None
         Maximum number of bytes; None for no limit.
@@ -141,7 +141,7 @@ def count_not_finite(values: Array, dtype: str) -> int:
 
 def _is_finite(values: Array, dtype: str) -> npt.NDArray[np.bool_]:
     if dtype.startswith("float8"):
-        return np.ones(values.shape, bool)  # They are kept unseen.
+        return np.ones(values.shape, bool)  # They are kept unchecked.
     return (values & 0x7F80) != 0x7F80 if dtype == "bfloat16" else np.isfinite(values)
 
 

@@ -1,4 +1,4 @@
-"""Reading of torch.save's files with PyTorch's own reader for tensors only (``weights_only``), which runs no code.
+"""Reads torch.save's files with PyTorch's own reader for tensors only (``weights_only``), which runs no code.
 
 Objects that the reader does not know (hyperparameters, NumPy scalars, whole modules) become inert placeholders: they
 are left out, and the tensors beside them can be read.
@@ -135,7 +135,7 @@ def _check_archive(path: str, file: BinaryIO, budget: Budget) -> None:
 
 
 def _found(place: str, loaded: Any) -> str:
-    """Return a note on where the state_dict was, and on what a training script keeps beside it."""
+    """Return a note on the place of the state_dict, and on the other entries of a training script's file."""
     others = [str(name) for name in loaded if not f"{place}.".startswith(f"{name}.")]
     named = ", ".join(map(repr, others[:_NAMED])) + (", ..." if len(others) > _NAMED else "")
     return f"the state_dict was found under {place!r}{f'; left out: {named}' if others else ''}"

@@ -1,8 +1,8 @@
 """Pruning, weight sharing and training with PyTorch; the only package of the project that imports it.
 
-`compress` compresses a user's own network with training, and `from_module` exports one as it is.
-`compress_architecture` makes the LeNets by a recipe. The packages `criteria`, `schedules` and `sharing` are the parts
-that these and the study are made of; docs/pruning.md shows how to use them.
+`compress` compresses a user's own network with training, and `from_module` exports one unchanged.
+`compress_architecture` makes the LeNets by a recipe. These and the study are built from the packages `criteria`,
+`schedules` and `sharing`; docs/pruning.md shows how to use them.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 All processes draw the same random numbers, so that the result is that of a single process up to the order in which
 floats are added. It works with `training.fit`:
 
-    fit(module, Shard(images, rank, world), plan, seed=0, constraints=(AverageGradients(module), masks))
+    fit(module, BatchShare(images, rank, world), plan, seed=0, constraints=(AverageGradients(module), masks))
 
 As a program it trains a dense network and saves it:
 

@@ -1,6 +1,6 @@
-"""Feeds: where the batches of a training come from, such as a user's arrays or a user's loader.
+"""Feeds: the sources of a training's batches, such as a user's arrays or a user's loader.
 
-`feed_of` makes a feed of what a user gives. The project's own images are feeds too; see `dcformat_pruning.data`.
+`feed_of` makes a feed from a user's data. The project's own images are feeds too; see `dcformat_pruning.data`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from dcformat.datasets import DataError
 from dcformat_pruning.data import Augment
 
-#: What a loader yields: as a rule, a pair of inputs and labels. Inputs may be a tuple or a dict of tensors.
+#: The items of a loader: as a rule, pairs of inputs and labels. Inputs may be a tuple or a dict of tensors.
 Batch = Any
 
 
@@ -131,7 +131,7 @@ class LoaderFeed:
 
 
 def feed_of(data: Any, device: torch.device, name: str) -> ArrayFeed | LoaderFeed:
-    """Make a feed of a user's data: a loader, or a tuple of inputs and labels as arrays or tensors.
+    """Make a feed from a user's data: a loader, or a tuple of inputs and labels as arrays or tensors.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def pair(batch: Batch, name: str) -> tuple[Any, Any]:
     Raises
     ------
     DataError
-        The batch is no pair.
+        The batch is not a pair.
     """
     if isinstance(batch, Sequence) and len(batch) == 2:
         return batch[0], batch[1]

@@ -38,7 +38,7 @@ def build(architecture: str, seed: int = 0) -> nn.Sequential:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Begin PyTorch's random numbers on the CPU with a seed; afterwards the global generator is as before."""
+    """Seed PyTorch's random numbers on the CPU for the block; afterwards the global generator is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

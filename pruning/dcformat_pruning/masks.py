@@ -110,7 +110,7 @@ class Zeroed:
         self._parameters = [module.get_parameter(name) for name in names]
 
     def before_step(self, progress: float) -> None:
-        """Leave the gradients, which `after_step` makes void."""
+        """Leave the gradients, whose effect `after_step` undoes."""
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
@@ -170,7 +170,7 @@ def magnitude_masks(module: nn.Module, densities: Mapping[str, float]) -> dict[s
 
 
 def largest(scores: Tensor, keep: int) -> Tensor:
-    """Return booleans that are True at exactly the `keep` largest scores; of equal scores, the earlier are kept."""
+    """Return booleans that are True at exactly the `keep` largest scores; among equal scores, the earlier are kept."""
     order = torch.sort(scores.flatten(), descending=True, stable=True).indices[:keep]
     mask = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
     mask[order] = True
@@ -200,7 +200,7 @@ def as_mask(name: str, mask: Tensor, shape: Sequence[int]) -> Tensor:
         return mask
     if mask.is_complex():
         raise PruningError(f"{name}: expected a mask of zeros and ones, found one of {mask.dtype}")
-    # Some dtypes (float8, uint16) cannot be compared; float64 can, and it tells every value near 0 or 1 apart.
+    # Some dtypes (float8, uint16) cannot be compared; float64 can, and it distinguishes every value near 0 or 1.
     values = mask.detach().double()
     alive = values == 1
     other = values[~alive & (values != 0)]

@@ -1,4 +1,4 @@
-"""Progress of a run with several stages: what it is doing, and the share of all its work that is done."""
+"""Progress of a run with several stages: the current stage, and the share of all work that is done."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class StageProgress:
     number, stages : int
         The position of the stage, from 1, and the number of stages.
     unit : str
-        What is counted within the stage, such as epochs or augmented images; empty if nothing is counted.
+        The unit of counting within the stage, such as epochs or augmented images; empty if nothing is counted.
     done : float
         Number of units done, including a fraction of the current one.
     total : int
@@ -58,21 +58,27 @@ class Meter:
         self._names = [name for name, _ in stages]
         self._work = {(number, ""): work for number, (_, work) in enumerate(stages)}
         self._done: dict[tuple[int, str], float] = {}
-        self._number = 0
+        self._begun: set[int] = set()
+        self._number, self._saved = 0, 0.0
         self._known: Mapping[str, float] = {}
 
     def show(self, figures: Mapping[str, float]) -> None:
         """Add figures to all further reports, such as the last metric."""
         self._known = figures
 
-    def begin(self, number: int, *, skipped: bool = False) -> None:
-        """Enter a stage; the stages before it are done. A stage that is `skipped` takes no time."""
-        self._number = number
-        self._done |= {key: work for key, work in self._work.items() if key[0] < number}
-        if skipped:
-            self._work[number, ""] = 0.0
-        else:
-            self._step("", "", 0, 0, {})
+    def begin(self, number: int, *, saved: float = 0.0) -> None:
+        """Enter a stage; the stages before it are done.
+
+        What an earlier run did takes no time now: stages that were never entered, and the share `saved` of this one, 0
+        to 1. If it counted as work, a resumed run would seem fast, and its remaining time would be too small.
+        """
+        for key, work in self._work.items():
+            if key[0] < number:
+                self._work[key] = self._done[key] = work if key[0] in self._begun else 0.0
+        self._begun.add(number)
+        self._number, self._saved = number, saved
+        self._work[number, ""] *= 1 - saved
+        self._step("", "", 0, 0, {})
 
     def prepare(self, work: float, unit: str, done: int, total: int) -> None:
         """Report preparation before the stage's own work; the first report of a `unit` adds `work` to the total."""
@@ -89,7 +95,8 @@ class Meter:
 
     def _step(self, part: str, unit: str, done: float, total: int, figures: Mapping[str, float]) -> None:
         if total:
-            self._done[self._number, part] = self._work[self._number, part] * done / total
+            saved = 0.0 if part else self._saved
+            self._done[self._number, part] = self._work[self._number, part] * (done / total - saved) / (1 - saved)
         share = sum(self._done.values()) / (sum(self._work.values()) or 1.0)
         name = self._names[self._number]
         figures = {**figures, **self._known}

@@ -19,13 +19,13 @@ from dcformat_pruning.masks import PruningError
 
 @runtime_checkable
 class Task(Protocol):
-    """What a network is trained for."""
+    """The purpose for which a network is trained."""
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         """Return the loss of a batch, a scalar."""
 
     def distance(self, outputs: Any, targets: Any, batch: Batch, temperature: float) -> Tensor:
-        """Return how far the outputs of a call are from those of the teacher, a scalar."""
+        """Return the distance of a call's outputs from those of the teacher, a scalar."""
 
 
 class Classification:
@@ -202,7 +202,7 @@ def score(module: nn.Module, batches: Iterable[Batch]) -> float:
     Raises
     ------
     DataError
-        A batch is no pair, its labels do not fit the outputs, or there is no label.
+        A batch is not a pair, its labels do not fit the outputs, or there is no label.
     """
     tallies: dict[int, list[Tensor]] = {}
     for batch in batches:

@@ -9,12 +9,12 @@ import ray
 
 from dcformat_pruning.sweep import Outcome, Point, SweepSettings, dense_state, images_for, work_out
 
-#: How often Ray works out a point again whose worker or machine was lost.
+#: Number of times that Ray repeats a point whose worker or machine was lost.
 _RETRIES = 5
 
 
 def on_ray(points: Sequence[Point], settings: SweepSettings, directory: Path) -> Iterator[tuple[Point, Outcome]]:
-    """Work out points on the cluster to which this process is connected; dense networks are trained here first."""
+    """Compute points on the cluster to which this process is connected; dense networks are trained here first."""
     images = images_for(settings)
     sent = ray.put(images)
     states = {seed: ray.put(dense_state(seed, settings, images, directory)) for seed in {each.seed for each in points}}

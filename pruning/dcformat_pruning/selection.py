@@ -1,4 +1,4 @@
-"""From scores to masks: choosing weights, rows, units or pixels by number, share, percentile or threshold.
+"""Turns scores into masks: it chooses weights, rows, units or pixels by number, share, percentile or threshold.
 
 The functions take a mapping of parameter names to scores; the lowest scores are pruned first. Most of them also take
 the current masks: a weight that they prune stays pruned, and numbers and percentiles refer to the alive weights.
@@ -27,7 +27,7 @@ def all_alive(module: nn.Module) -> Masks:
 
 
 def keep_globally(scores: Mapping[str, Tensor], keep: int, alive: Mapping[str, Tensor] | None = None) -> MaskMap:
-    """Keep exactly the `keep` weights with the highest scores over all layers; of equal scores, the earlier are kept.
+    """Keep exactly the `keep` weights with the highest scores over all layers, the earlier of equal ones.
 
     Parameters
     ----------

@@ -1,12 +1,12 @@
-"""Removing units, pixels and channels that a pruned network no longer uses.
+"""Removes units, pixels and channels that a pruned network no longer uses.
 
 `remove_dead_units` folds constant units into the next layer and zeroes units that nothing reads; the output never
 changes. `keep_best_units` zeroes all but the best units of a layer. `shrink` makes a small network without the dead
 parts of a large one, which trains as fast as its size suggests; `Shrunk.expand` writes its weights back.
 
 All of them work on a chain: an `nn.Sequential` of Linear, Conv2d (no padding, one group), ReLU, MaxPool2d and Flatten,
-each of them used once, that begins with a convolution, or with a Flatten and a Linear. `working_copy` gives any other
-module as it is.
+each of them used once, that begins with a convolution, or with a Flatten and a Linear. `working_copy` returns any other
+module unchanged.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def chain_layers(module: nn.Sequential) -> list[ChainLayer]:
     Raises
     ------
     TypeError
-        The module computes something else than its children one after the other, a child is not supported or not in
-        its place, or a layer has no bias; the message names it.
+        The module does not just compute its children one after the other, a child is not supported or not in its place,
+        or a layer has no bias; the message names it.
     """
     if type(module).forward is not nn.Sequential.forward:
         raise TypeError(f"{type(module).__name__}: expected the forward of nn.Sequential, found another one")
@@ -118,7 +118,7 @@ def chain_layers(module: nn.Sequential) -> list[ChainLayer]:
 def _check_flat(name: str, before: list[nn.Module | None]) -> None:
     """Raise `TypeError` unless the features of a Linear are the units, or the flat channels, of the layer before it.
 
-    Before the first layer, only a Flatten or a Pick may be, which `shrink` replaces by a Pick.
+    Only a Flatten or a Pick may come before the first layer; `shrink` replaces it by a Pick.
     """
     number = max((place for place, child in enumerate(before) if isinstance(child, TracedLayer)), default=-1)
     between = before[number + 1 :]
@@ -146,10 +146,10 @@ def _relu_comes_first(following: list[nn.Module]) -> bool:
 
 
 def remove_dead_units(module: nn.Sequential) -> None:
-    """Zero all units that have no effect of their own, in place; the outputs stay the same.
+    """Zero all units without a separate effect, in place; the outputs stay the same.
 
-    A unit without incoming weights has a constant output, which is folded into the biases of the next layer. A unit
-    without outgoing weights is read by nothing.
+    A unit without incoming weights has a constant output, which is folded into the biases of the next layer. Nothing
+    reads a unit without outgoing weights.
     """
     pairs = _pairs(module)
     for layer, following in pairs:
@@ -203,7 +203,7 @@ def _pairs(module: nn.Sequential) -> list[tuple[ChainLayer, ChainLayer]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shrunk:
-    """A small network, and where its rows and columns belong in the network that it was made from.
+    """A small network, and the places of its rows and columns in the network that it was made from.
 
     Attributes
     ----------
@@ -261,7 +261,7 @@ def shrink(full: nn.Sequential) -> Shrunk:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UnshrunkNetwork:
-    """A network that is not a chain, and trains as it is.
+    """A network that is not a chain, and trains unchanged.
 
     Attributes
     ----------
@@ -271,7 +271,7 @@ class UnshrunkNetwork:
     module: nn.Module
 
     def expand(self, full: nn.Module) -> None:
-        """Leave the weights, which were trained in place."""
+        """Do nothing, because the weights were trained in place."""
 
 
 def working_copy(module: nn.Module, *, in_place: bool) -> Shrunk | UnshrunkNetwork:

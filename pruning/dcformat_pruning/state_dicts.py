@@ -1,4 +1,4 @@
-"""Reading a user's weights from a file, to start from instead of training.
+"""Reads a user's weights from a file, to start from instead of training.
 
 PyTorch files are loaded with ``weights_only``, so that a file can hold tensors and plain data, but no code to run.
 """

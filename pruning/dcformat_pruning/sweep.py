@@ -1,7 +1,7 @@
 """A sweep: every combination of criterion, density, number of shared values and seed, as sizes and accuracies.
 
 Each point prunes a trained LeNet-300-100 once, retrains it, shares its weights and packs it. Finished points are in an
-Optuna study, an SQLite file, so that an interrupted sweep goes on, and Optuna's own tools can look at it.
+Optuna study, an SQLite file, so that an interrupted sweep continues, and Optuna's own tools can read it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Point(NamedTuple):
 
 
 class SweepSettings(NamedTuple):
-    """What is the same for all points.
+    """The settings that are the same for all points.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ def grid(
 def sweep(
     points: Sequence[Point], settings: SweepSettings, directory: Path, engine: SweepEngine
 ) -> Iterator[tuple[Point, Outcome]]:
-    """Work out the points that the study in a directory does not have, and yield each when it is finished.
+    """Compute the points that the study in a directory does not have, and yield each when it is finished.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def front(found: dict[Point, Outcome]) -> list[Point]:
 
 
 def in_turn(points: Sequence[Point], settings: SweepSettings, directory: Path) -> Iterator[tuple[Point, Outcome]]:
-    """Work out one point after another in this process."""
+    """Compute one point after another in this process."""
     images = images_for(settings)
     for point in points:
         yield point, work_out(point, settings, images, dense_state(point.seed, settings, images, directory))

@@ -1,7 +1,7 @@
 """Tracing a module with `torch.fx`, and the errors for modules that cannot be traced.
 
-Removing a unit, folding a batch norm and exporting a graph all need to know which layer reads which. The order of
-a module's children tells this only for an `nn.Sequential`; a trace tells it for any module.
+Removing a unit, folding a batch norm and exporting a graph all need to know which layer reads which. The order of a
+module's children shows this only for an `nn.Sequential`; a trace shows it for any module.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Constraint(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
-    """How a stage trains.
+    """The plan by which a stage trains.
 
     Attributes
     ----------
@@ -121,7 +121,7 @@ def fit(
     teacher : nn.Module, optional
         Gives soft targets when ``plan.distill`` is positive; it must be in eval mode.
     task : Task, optional
-        What the network is trained for; by default, to classify images.
+        The purpose for which the network is trained; by default, to classify images.
     stage : str
         Name of the stage, for `progress` and for errors.
     progress : callable, optional

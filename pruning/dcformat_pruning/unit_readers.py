@@ -1,4 +1,4 @@
-"""Finding the layers that read a layer's units, which must change when a unit is removed."""
+"""Finds the layers that read a layer's units, which must change when a unit is removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes float32 numbers of what a file holds: the values of tensors, and pixels."""
+"""Converts the contents of a file to float32: the values of tensors, and pixels."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Floats = npt.NDArray[np.float32]
 def to_float32(tensor: Tensor, values: npt.NDArray[Any], *, infinite: bool = False) -> Floats:
     """Return values as float32; denormals, which slow processors down a hundredfold, become zeros.
 
-    Infinities and NaN are refused unless `infinite` is set. Values that need no change are returned as they are, but
-    for arrays that kernels cannot take: read-only, unaligned or not contiguous ones.
+    Infinities and NaN are refused unless `infinite` is set. Values that need no change are returned without a copy,
+    except for arrays that kernels cannot take: read-only, unaligned or not contiguous ones.
     """
     if tensor.dtype not in DTYPES[:KERNEL_DTYPES]:
         raise GraphError(f"tensor {tensor.name!r}", got=tensor.dtype, expected=", ".join(DTYPES[:KERNEL_DTYPES]))
@@ -40,7 +40,7 @@ def to_float32(tensor: Tensor, values: npt.NDArray[Any], *, infinite: bool = Fal
 
 
 def pixel_table(graph: Graph) -> Floats | None:
-    """Tabulate the preprocessing, in the order of operations that its definition gives."""
+    """Tabulate the preprocessing, with the operations in the order of its definition."""
     rule = graph.preprocessing
     if rule is None:
         return None

@@ -1,4 +1,4 @@
-"""The options of a session, and the backend that they and the machine ask for."""
+"""The options of a session, and the backend that suits them and the machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BACKENDS = ("auto", "numba", "numpy")
 
 
 class LoadOptions(NamedTuple):
-    """How a session is made; the fields are the options of `load`."""
+    """The options with which a session is made: those of `load`."""
 
     threads: int | None
     deterministic: bool

@@ -42,7 +42,7 @@ def is_elementwise(node: Node) -> bool:
 def fits_layers(node: Node, inputs: Sequence[Shape], out: Shape) -> bool:
     """Return whether a layer computes an elementwise node of values of these shapes.
 
-    The values have the shape of the result, or one element for each channel of an image. Tensors are none of them.
+    The values have the shape of the result, or one element for each channel of an image. None of them is a tensor.
     """
     channels = (out[0], 1, 1) if len(out) == 3 else out
     return is_elementwise(node) and not node.tensors and bool(inputs) and set(inputs) <= {out, channels}

@@ -33,7 +33,7 @@ _empty = np.empty
 
 
 class _Runner:
-    """A program and its idle arenas. Each call takes its own arena, so concurrent calls do not meet."""
+    """A program and its idle arenas. Each call takes its own arena, so concurrent calls do not interfere."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -57,7 +57,7 @@ class KernelEngine:
     ----------
     network : Network
     threads : int
-        The most threads that share a call, the caller included.
+        Maximum number of threads that share a call, the caller included.
     exact : bool
         Give the same bits for every batch and number of threads.
     vectors : cpu.Vectors, optional
@@ -186,7 +186,8 @@ class KernelEngine:
     def _parts(self, runner: _Runner, x: Floats, y: Floats, arena: Floats, control: Ints, generation: int) -> int:
         """Run parts of operators until all are claimed.
 
-        The kernel returns early if the thread that has the last parts of an operator does not run; let it.
+        The kernel returns early if the thread that has the last parts of an operator does not run; this gives it time
+        to.
         """
         done: int = self._kernel(x, y, arena, runner.mem, control, generation)
         first = abs(generation) * words.MAX_PIECES

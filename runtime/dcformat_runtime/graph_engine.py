@@ -1,6 +1,6 @@
-"""The backend of networks that `engine` and the NumPy backend do not take whole: several inputs, any rank or operator.
+"""The backend of networks that `engine` and the NumPy backend cannot run: several inputs, any rank or operator.
 
-Segments of the graph run on a backend of their own, maps (`compile.maps`) in a kernel, and other nodes in NumPy.
+Each segment of the graph has its own backend; maps (`compile.maps`) run in a kernel, and other nodes in NumPy.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _Step(NamedTuple):
 
 
 class SegmentEngine(Protocol):
-    """What runs a segment."""
+    """The backend of a segment."""
 
     def run(self, x: Floats) -> Floats:
         """Return float32 ``(batch, outputs)`` for C-contiguous float32 ``(batch, features)``."""
@@ -104,7 +104,7 @@ class GraphEngine:
         return [values[output.value] for output in self.graph.outputs]
 
     def unordered(self) -> str | None:
-        """Return the name of a step whose rounding depends on the machine or the batch, None if there is none."""
+        """Return the name of a step whose rounding depends on the machine or the batch; None if there is none."""
         for number in self._between:
             node = self.graph.nodes[number]
             names = {node.kind, getattr(node, "function", "")}

@@ -1,9 +1,9 @@
-"""Sessions of networks with several inputs or outputs, or whose operators or ranks the kernels do not take whole."""
+"""Sessions of networks with several inputs or outputs, or whose operators or ranks the kernels do not all have."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from time import perf_counter
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from dcformat.errors import GraphError
 from dcformat.graph import Output, Port, Shape
 from dcformat.model import Model
+from dcformat.wording import counted
 from dcformat_runtime import integer_engine, switching
 from dcformat_runtime.backends import LoadOptions, choose_backend, make_engine
 from dcformat_runtime.compile.graph_prediction import GraphPrediction
@@ -19,6 +20,7 @@ from dcformat_runtime.graph_engine import GraphEngine
 from dcformat_runtime.input_rows import InputError
 from dcformat_runtime.integer_engine import IntegerEngine
 from dcformat_runtime.network import Network
+from dcformat_runtime.plans import within_memory
 from dcformat_runtime.ports import PortInfo, Ports
 from dcformat_runtime.session import LayerTime, Progress, Session
 from dcformat_runtime.weight_matrices import Floats
@@ -45,7 +47,7 @@ class GraphSession(Session):
         self._integers: IntegerEngine | None = None
         limit = options.max_memory
         if compiled:
-            # It takes the place of what was predicted, or what is left beside that.
+            # It replaces the predicted memory, or takes what is left beside that.
             allowed = None if limit is None else max(plan.memory.total, limit - plan.memory.total)
             self._integers = integer_engine.make(model, allowed)
         self._graph = self._integers or GraphEngine(model, engine, compiled, options.deterministic)
@@ -98,7 +100,7 @@ class GraphSession(Session):
         Parameters
         ----------
         x : ndarray, or mapping of str to ndarray
-            The only input, or the inputs by name, with the shapes and dtypes that `inputs` tells.
+            The only input, or the inputs by name, with the shapes and dtypes in `inputs`.
 
         Returns
         -------
@@ -109,6 +111,8 @@ class GraphSession(Session):
         ------
         InputError
             A name, shape or dtype is not one that the network takes.
+        MemoryLimitError
+            There are more inputs than the memory allows.
         """
         engine = self._integers
         # Networks of integers take microseconds, so every line counts here.
@@ -120,48 +124,66 @@ class GraphSession(Session):
             and x.flags.c_contiguous
             and len(x) <= self._whole
         ):
-            return engine.run_bytes(x)
+            try:
+                return engine.run_bytes(x)
+            except MemoryError:
+                pass  # In pieces, the batch may fit.
         given = x if isinstance(x, Mapping) else {_only(self.inputs, "inputs").name: x}
         named = self.run(given)
         return next(iter(named.values())) if len(named) == 1 and not isinstance(x, Mapping) else named
 
     def run(self, given: Mapping[str, Any], progress: Progress | None = None) -> dict[str, Any]:
         """Return the outputs by name for inputs by name, as a call does; see `Session.run`."""
-        return self._ports.give(self._float32_outputs(given, progress))
+        outputs = self._float32_outputs(given, progress)
+        with self._memory_for(len(outputs[0])):
+            return self._ports.give(outputs)
 
     def float32_outputs(self, given: Mapping[str, Any]) -> list[Floats]:
         """Return the outputs for inputs by name, before they get their dtypes and the batch its place."""
         return self._float32_outputs(given, None)
 
     def _float32_outputs(self, given: Mapping[str, Any], progress: Progress | None) -> list[Floats]:
-        arrays, batch = self._ports.take(given)
-        try:
-            if self._later is None:
-                return self._run_pieces(arrays, batch, progress)
-            start = perf_counter()
+        arrays, batch = self._taken(given)
+        start = perf_counter()
+        with self._memory_for(batch):
             out = self._run_pieces(arrays, batch, progress)
+        if self._later is not None:
             self._spend(perf_counter() - start)
-            return out
-        except MemoryError:
-            raise self._too_large(batch, "no more memory") from None
+        return out
+
+    def _taken(self, given: Mapping[str, Any]) -> tuple[list[Floats], int]:
+        with within_memory(self._options.max_memory):
+            return self._ports.take(given)
 
     def _run_pieces(self, arrays: list[Floats], batch: int, progress: Progress | None) -> list[Floats]:
-        if self._left is not None and min(batch, self._piece) * self._call > self._left:
-            raise self._too_large(batch, f"{batch * self._call} bytes")
-        if batch <= self._piece:
-            return self._graph.run(arrays, batch)
-        pieces = []
-        for start in range(0, batch, self._piece):
-            if progress is not None:
+        out = list[Floats]()
+        for start, part, number in self._pieces(arrays, batch):
+            if progress is not None and number < batch:
                 progress(start, batch)
-            part = [array[start : start + self._piece] for array in arrays]
-            pieces.append(self._graph.run(part, min(self._piece, batch - start)))
-        return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
+            results = self._graph.run(part, number)
+            if number == batch:
+                return results
+            out = out or [np.empty((batch, *result.shape[1:]), result.dtype) for result in results]
+            for whole, result in zip(out, results, strict=True):
+                whole[start : start + number] = result
+        return out
+
+    def _pieces(self, arrays: list[Floats], batch: int) -> Iterator[tuple[int, list[Floats], int]]:
+        """Yield the number of the first input, the inputs to run at a time, and how many these are."""
+        if self._left is not None and min(batch, self._piece) * self._call > self._left:
+            raise self._too_large(batch, counted(batch * self._call, "byte"))
+        if batch <= self._piece:
+            yield 0, arrays, batch
+            return
+        for start in range(0, batch, self._piece):
+            yield start, [array[start : start + self._piece] for array in arrays], min(self._piece, batch - start)
 
     def profile(self, x: Any) -> list[LayerTime]:
         """Run `x` once, step by step, and return the time of each step."""
-        given = x if isinstance(x, Mapping) else {_only(self.inputs, "inputs").name: x}
-        return [LayerTime(*row) for row in self._graph.profile(*self._ports.take(given))]
+        arrays, batch = self._taken(x if isinstance(x, Mapping) else {_only(self.inputs, "inputs").name: x})
+        with self._memory_for(batch):
+            pieces = [self._graph.profile(part, number) for _, part, number in self._pieces(arrays, batch)]
+        return [LayerTime(rows[0][0], sum(seconds for _, seconds in rows)) for rows in zip(*pieces, strict=True)]
 
     def _steps(self) -> int:
         return self._running

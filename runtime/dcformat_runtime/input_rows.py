@@ -1,4 +1,4 @@
-"""Makes float32 rows of the inputs of a session, and refuses everything else."""
+"""Converts the inputs of a session to float32 rows, and refuses everything else."""
 
 from __future__ import annotations
 

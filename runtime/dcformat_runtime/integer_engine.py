@@ -22,7 +22,7 @@ _INT8 = np.dtype(np.int8)
 
 
 class IntegerEngine:
-    """Runs a network of integers. Several threads may call it at once: each call has an arena of its own.
+    """Runs a network of integers. Several threads may call it at the same time: each call has its own arena.
 
     Attributes
     ----------

@@ -69,6 +69,18 @@ FIELDS = {
         "rows", "columns", "row_blocks", "offsets", "values", "bias", "target_row", "positions", "max_positions",
         "bounds", "residual", "scratch", "scratches", "scratch_step",
     ),
+    # Multiplies the sparse rows of a 3 x 3 convolution by one image of `blocks` blocks, at most `max_blocks` at a time;
+    # `tiles` has the number for each number of blocks that are left. Tiles hold whole lines. In `indptr` there is a
+    # list for each column of the kernel, whose sums are shifted. `masks` has zeros at the first position of each line,
+    # then at the last ones.
+    "shifted_product": (
+        "rows", "indptr", "order", "indices", "values", "bias", "target_row", "blocks", "max_blocks", "tiles",
+        "masks", "bounds", "runs", "residual",
+    ),
+    # Sets `times` pieces of `count` floats to zero.
+    "clear": ("count", "times", "step"),
+    # Copies adjacent blocks.
+    "block_copy": ("blocks",),
     # Multiplies each channel of one image by `channel_rows` rows of its own. A channel has `height` x `columns`
     # elements; channels are `plane` floats apart. There are `lines` lines of `width` outputs, and `top` lines and
     # `left` columns of padding. If `kernel` is not 0, rows are square windows of this size with all their weights.

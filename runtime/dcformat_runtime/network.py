@@ -39,7 +39,7 @@ from dcformat_runtime.weight_matrices import Floats, Matrix, Sparse
 _LAYERS = (Linear, Conv, MaxPool, AvgPool, Reduce, Flatten, Concat, Softmax)
 
 _CLIPS = (Linear, Conv, Add, MaxPool, Bound)
-#: The most operators in an elementwise layer.
+#: Maximum number of operators in an elementwise layer.
 _MAX_NODES = 64
 
 
@@ -64,7 +64,7 @@ class Layer:
     pool: MaxPool | None = None
     bounds: Bounds = UNBOUNDED
     conv_shape: Shape = ()
-    """Of a convolution: the shape before its pool."""
+    """The shape of a convolution's result before its pool."""
 
     @property
     def residual(self) -> int | None:
@@ -121,7 +121,7 @@ def lower(model: Model) -> Network:
 
 
 def matrices(tensors: Mapping[str, Tensor]) -> dict[str, Matrix]:
-    """Return a `Matrix` for each decoded tensor, without a look at its elements."""
+    """Return a `Matrix` for each decoded tensor, without looking at its elements."""
     return {
         name: Matrix(tensor.shape, len(tensor.data) if tensor.is_sparse else tensor.size)
         for name, tensor in tensors.items()

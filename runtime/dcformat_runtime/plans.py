@@ -1,4 +1,4 @@
-"""Predicts what a network takes before its weights are decoded, and refuses one that exceeds the limits."""
+"""Predicts the memory and work of a network before its weights are decoded, and refuses one that exceeds the limits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from dcformat.errors import naming_file
 from dcformat.graph import Graph
 from dcformat.limits import memory_counts, require_memory, require_work
-from dcformat_runtime.backends import LoadOptions, choose_backend
+from dcformat.model import require_no_delta
+from dcformat_runtime.backends import Backend, LoadOptions, checked_options, choose_backend
 from dcformat_runtime.compile import memory_prediction, work_prediction
 from dcformat_runtime.compile.memory_prediction import Prediction
 from dcformat_runtime.compile.program import check_words
@@ -17,7 +18,9 @@ from dcformat_runtime.network import check_graph, outline, takes_rows
 from dcformat_runtime.weight_matrices import Matrix
 
 if TYPE_CHECKING:
+    from dcformat import DcfFile
     from dcformat_runtime.compile.graph_prediction import GraphPrediction
+    from dcformat_runtime.compile.memory_prediction import MemoryRow
 
     Plan: TypeAlias = Prediction | GraphPrediction
 
@@ -46,6 +49,23 @@ def predict(graph: Graph | None, tensors: Mapping[str, Matrix], held: int, optio
     require_work("running one input", work_prediction.steps(network, backend, exact), options.max_work)
     require_work("making the network ready", work_prediction.making_steps(network), options.max_work)
     return memory_prediction.predict(network, held, options.threads, backend, exact, options.max_memory)
+
+
+def predict_memory(file: DcfFile, *, threads: int | None = None, backend: Backend = "auto") -> list[MemoryRow]:
+    """Return the maximum memory for running an open file, use by use.
+
+    This decodes nothing. `load` refuses a file whose rows add up to more than its `max_memory`. To stay below that, it
+    may use fewer threads than there are cores, unless `threads` gives a number.
+
+    Raises
+    ------
+    GraphError
+        The file holds no network.
+    """
+    options = checked_options(threads, False, backend, None, None)
+    with within_memory(None, file.path):
+        require_no_delta(file.delta)
+        return list(memory_of(predict(file.graph, *memory_prediction.matrices_of(file), options)).rows)
 
 
 def memory_of(plan: Plan) -> Prediction:

@@ -1,4 +1,4 @@
-"""Turns what a caller gives by name into float32 arrays with the batch first, and results into what a caller gets."""
+"""Converts a caller's arrays by name to float32 with the batch first, and results to the arrays that a caller gets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dcformat_runtime.input_rows import InputError, Inputs
 
 #: Whole numbers up to here are exact as float32.
 _LARGEST_WHOLE = 1 << 24
-#: The integers that inputs of small dtypes have, as arrays of other dtypes too.
+#: The integers that inputs of small dtypes may have, also in arrays of other dtypes.
 _SMALL = {"int8": (-128, 127), "uint8": (0, 255)}
 
 

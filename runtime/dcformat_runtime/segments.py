@@ -32,7 +32,7 @@ from dcformat_runtime.weight_matrices import Matrix
 
 Weight = TypeVar("Weight", Matrix, Tensor)
 
-#: A segment that has not come down to one value after this many nodes is given up.
+#: A segment that has not come down to one value after this many nodes is abandoned.
 _LOOKAHEAD = 256
 
 
@@ -202,7 +202,7 @@ def _segment(graph: Graph, shapes: Sequence[Shape], last: Sequence[int], start: 
     del nodes[best:]
     shape = view.shape(shapes[source])
     if shape is None or not any(isinstance(node, (Linear, Conv)) for node in nodes):
-        return None  # what has no weights costs less outside the kernels
+        return None  # operators without weights cost less outside the kernels
     lines = {node.weight for node in nodes if view.lines and isinstance(node, Conv)}
     stop = start + best
     graph = Graph.sequential(shape, nodes)

@@ -87,12 +87,12 @@ def _outputs(model: Model, session: Session, seed: int, samples: int) -> Iterato
 
 
 def _bytes(port: Port, pixels: bool) -> int:
-    """Return the most bytes that making one element of an input takes."""
+    """Return the maximum number of bytes that making one element of an input takes."""
     if pixels:
         return 1
     return 9 if port.dtype == "float32" else 9 + np.dtype(port.dtype).itemsize
 
 
 def _placed(x: npt.NDArray[Any], port: Port) -> npt.NDArray[Any]:
-    """Return ``(samples, *shape)`` as a caller gives it: with the batch in its place, or without one."""
+    """Return ``(samples, *shape)`` as a caller passes it: with the batch in its place, or without one."""
     return x[0] if port.batch_axis is None else np.moveaxis(x, 0, port.batch_axis)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
@@ -24,12 +24,10 @@ from dcformat_runtime.compile import memory_prediction, work_prediction
 from dcformat_runtime.compile.memory_prediction import Prediction
 from dcformat_runtime.input_rows import Inputs
 from dcformat_runtime.network import lower, matrices
-from dcformat_runtime.plans import make_plan, memory_of, predict, within_memory
+from dcformat_runtime.plans import make_plan, within_memory
 from dcformat_runtime.weight_matrices import Floats
 
 if TYPE_CHECKING:
-    from dcformat import DcfFile
-    from dcformat_runtime.compile.memory_prediction import MemoryRow
     from dcformat_runtime.plans import Plan
     from dcformat_runtime.ports import PortInfo
 
@@ -53,8 +51,8 @@ class LayerTime(NamedTuple):
 class Session:
     """A network ready to run; call it with a batch of inputs.
 
-    Several threads may call one session at once. A session pickles by its source (a path, or the file's bytes), and
-    keeps working in a forked process.
+    Several threads may call one session at the same time. A session pickles by its source (a path, or the file's
+    bytes), and keeps working in a forked process.
     """
 
     def __init__(self, model: Model, options: LoadOptions, plan: Prediction, source: str | bytes | None = None) -> None:
@@ -81,11 +79,11 @@ class Session:
         if self._engine.name == "numpy" and self._wait_for_kernels(model):
             self._run = self._run_in_numpy
 
-    #: Makes the session that replaces this one when the kernels are compiled; None if it waits for none.
+    #: Makes the session that replaces this one when the kernels are compiled; None if none will.
     _later: Callable[[], Session] | None = None
 
     def _wait_for_kernels(self, model: Model) -> bool:
-        """Prepare to switch to the kernels, and return True, if they can be compiled and the choice is left to us."""
+        """If the kernels can be compiled and the choice is open, prepare to switch to them and return True."""
         from dcformat_runtime import switching
 
         if self._options.backend != "auto" or not switching.possible():
@@ -188,6 +186,8 @@ class Session:
         ------
         InputError
             `x` has another shape or dtype.
+        MemoryLimitError
+            There are more inputs than the memory allows.
         """
         # Inputs that need no preparation take a fast path: at batch size 1 every line counts.
         try:
@@ -198,9 +198,9 @@ class Session:
                     return self._run(x)
                 if inner == self._shape and shape[0] <= self._whole:
                     return self._run(x.reshape(shape[0], self._row[0]))
-            return self.run(x) if isinstance(x, Mapping) else self._in_pieces(x)
         except MemoryError:
-            raise self._too_large(len(x), "no more memory") from None
+            pass  # In pieces, the batch may fit.
+        return self.run(x) if isinstance(x, Mapping) else self._in_pieces(x)
 
     def run(self, given: Mapping[str, npt.NDArray[Any]], progress: Progress | None = None) -> dict[str, Any]:
         """Return the outputs by name for inputs by name, as a call does.
@@ -214,11 +214,7 @@ class Session:
         from dcformat_runtime.ports import check_names
 
         check_names(given, self.inputs)
-        x = given[self.inputs[0].name]
-        try:
-            return {self.outputs[0].name: self._in_pieces(x, progress)}
-        except MemoryError:
-            raise self._too_large(len(x), "no more memory") from None
+        return {self.outputs[0].name: self._in_pieces(given[self.inputs[0].name], progress)}
 
     def float32_outputs(self, given: Mapping[str, npt.NDArray[Any]]) -> list[Floats]:
         """Return the outputs for inputs by name, before they get their dtypes and the batch its place.
@@ -233,14 +229,15 @@ class Session:
 
     def _in_pieces(self, x: npt.NDArray[Any], progress: Progress | None = None) -> Floats:
         n, piece = self._checked(x)
-        if n <= piece:
-            return self._run(self._inputs.rows(x)).reshape(n, *self._network.output_shape)
-        out = np.empty((n, self._network.outputs), np.float32)
-        for start in range(0, n, piece):
-            if progress is not None:
-                progress(start, n)
-            out[start : start + piece] = self._run(self._inputs.rows(x[start : start + piece]))
-        return out.reshape(n, *self._network.output_shape)
+        with self._memory_for(n):
+            if n <= piece:
+                return self._run(self._inputs.rows(x)).reshape(n, *self._network.output_shape)
+            out = np.empty((n, self._network.outputs), np.float32)
+            for start in range(0, n, piece):
+                if progress is not None:
+                    progress(start, n)
+                out[start : start + piece] = self._run(self._inputs.rows(x[start : start + piece]))
+            return out.reshape(n, *self._network.output_shape)
 
     def _checked(self, x: npt.NDArray[Any]) -> tuple[int, int]:
         """Return the number of inputs in `x`, and of those to run at a time; refuse what is no input, or too large."""
@@ -256,6 +253,14 @@ class Session:
             raise self._too_large(n, counted(need, "byte"))
         return n, piece
 
+    @contextmanager
+    def _memory_for(self, n: int) -> Iterator[None]:
+        """Turn a lack of memory in a block that runs `n` inputs into a `MemoryLimitError`."""
+        try:
+            yield
+        except MemoryError:
+            raise self._too_large(n, "no more memory") from None
+
     def _too_large(self, n: int, found: str) -> MemoryLimitError:
         left = (
             "fewer inputs"
@@ -267,7 +272,7 @@ class Session:
     def profile(self, x: Any) -> list[LayerTime]:
         """Run `x` once, layer by layer, and return the time of each layer. This is slower than a call."""
         (n, piece), seconds = self._checked(x), dict[str, float]()
-        with within_memory(self._options.max_memory):
+        with self._memory_for(n):
             for start in range(0, max(n, 1), piece):
                 for name, taken in self._engine.profile(self._inputs.rows(x[start : start + piece])):
                     seconds[name] = seconds.get(name, 0.0) + taken
@@ -355,23 +360,6 @@ def load(
         return _make(model, options, plan, bytes(source))
 
 
-def predict_memory(file: DcfFile, *, threads: int | None = None, backend: Backend = "auto") -> list[MemoryRow]:
-    """Return the maximum memory for running an open file, use by use.
-
-    This decodes nothing. `load` refuses a file whose rows add up to more than its `max_memory`. To stay below that, it
-    may use fewer threads than there are cores, unless `threads` gives a number.
-
-    Raises
-    ------
-    GraphError
-        The file holds no network.
-    """
-    options = checked_options(threads, False, backend, None, None)
-    with within_memory(None, file.path):
-        require_no_delta(file.delta)
-        return list(memory_of(predict(file.graph, *memory_prediction.matrices_of(file), options)).rows)
-
-
 def _make(model: Model, options: LoadOptions, plan: Plan, source: str | bytes | None = None) -> Session:
     """Make the session that a network needs."""
     if isinstance(plan, Prediction):
@@ -382,7 +370,7 @@ def _make(model: Model, options: LoadOptions, plan: Plan, source: str | bytes | 
 
 
 def _make_in_memory(model: Model, options: LoadOptions) -> Session:
-    """Make the session of a model whose arrays are in memory, and count as such."""
+    """Make the session of a model whose arrays are in memory and count against the limit."""
     require_no_delta(model.delta)
     held = sum(
         array.nbytes

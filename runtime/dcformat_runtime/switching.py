@@ -61,7 +61,7 @@ def spend(seconds: float) -> bool:
 
 
 def _look() -> bool:
-    """Start the compilation, or look whether it has ended."""
+    """Start the compilation, or check whether it has ended."""
     global _looked, _owner, _compilation, _ended
     if _owner != os.getpid():  # a forked process has no part in its parent's compilation
         _owner, _compilation = os.getpid(), background.BackgroundCompilation(needed())

@@ -53,7 +53,7 @@ class Sparse:
 
     @property
     def indices(self) -> npt.NDArray[Any]:
-        """The columns of the entries, made for the occasion if every element is an entry."""
+        """The columns of the entries, made on demand if every element is an entry."""
         if self.listed is not None:
             return self.listed
         return np.tile(np.arange(self.columns, dtype=np.int32 if self.columns < 1 << 31 else np.int64), self.rows)

@@ -20,7 +20,8 @@ from dcformat_runtime.kernels import control as words
 from dcformat_runtime.kernels.interpreter import wait
 from dcformat_runtime.weight_matrices import Ints
 
-#: Workers stay awake if two calls are at most `_CLOSE` seconds apart. `_LOOKS` looks at a word take about as long.
+#: Workers stay awake if two calls are at most `_CLOSE` seconds apart. Reading a word `_LOOKS` times takes about as
+#: long.
 _CLOSE, _LOOKS = 30e-6, 100_000
 #: After `LOSSES` calls in a row that gained nothing from workers, up to `MAX_SKIPPED` calls run alone. Calls of `_LONG`
 #: seconds and more never cause this, because useless workers cost them next to nothing.
@@ -32,7 +33,7 @@ Work = Callable[[int], int]
 
 
 class Job(NamedTuple):
-    """What workers are asked to do in a generation, and how many of them."""
+    """The task of the workers in a generation, and how many of them take part."""
 
     generation: int
     workers: int

@@ -58,7 +58,7 @@ def metadata(*pairs: tuple[str, str]) -> bytes:
 
 @dataclass
 class Item:
-    """A tensor to assemble: its line in the table, its payload, and what it holds."""
+    """A tensor to assemble: its line in the table, its payload, and its contents."""
 
     payload: bytes
     form: int = DENSE

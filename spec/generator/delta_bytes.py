@@ -48,7 +48,7 @@ def string(name: str, data: bytes) -> Item:
 
 @dataclass
 class Way:
-    """How to code a difference block; any part may be false."""
+    """The coding of a difference block; any part may be false."""
 
     marks: Plane
     sizes: Plane
@@ -132,7 +132,7 @@ def difference(
 
 
 def pair(dtype: str, count: int, seed: int) -> tuple[list[int], list[int]]:
-    """Return the elements of a tensor and of what becomes of it: some the same, some zero, some near, some anything."""
+    """Return the elements of a tensor and of its new version: some the same, some zero, some near, some anything."""
     source, bits = random.Random(seed), 8 * SIZES[dtype]
     if dtype == "bool":
         return [n % 3 & 1 for n in range(count)], [n % 5 & 1 for n in range(count)]
@@ -150,7 +150,7 @@ def tensor(name: str, values: Sequence[int], dtype: str, shape: tuple[int, ...] 
 
 
 def delta(name: str, ids: str, old: Item, new: Item, data: bytes, code: str = "", scale: float | None = None) -> Made:
-    """Return a delta whose new file has one tensor, made of the base's only one; `code` if it must be rejected."""
+    """Return a delta whose new file has one tensor, made from the base's only one; `code` if it must be rejected."""
     base, result = assemble([old]), assemble([new])
     made = assemble([string(new.name, data)], [section(base, result, step(CHANGED, 1, origin(0, scale)))])
     return name, ids, made, base, code or {new.name: new.tensor()}

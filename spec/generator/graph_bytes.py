@@ -82,7 +82,7 @@ def output_port(name: str, back: int = 0, dtype: int = 0, axis: int = 0) -> byte
 
 
 def op(kind: int, *parts: int | bytes) -> bytes:
-    """Section 5.2: an operator: `kind` with the bits of the head, then varints, or bytes as they are."""
+    """Section 5.2: an operator: `kind` with the bits of the head, then varints, or bytes unchanged."""
     return bytes([kind]) + b"".join(part if isinstance(part, bytes) else varint(part) for part in parts)
 
 

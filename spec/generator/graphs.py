@@ -145,7 +145,7 @@ def weighted() -> Iterator[Case]:
 
 
 def pools() -> Iterator[Case]:
-    """MaxPool and AvgPool; `runs` has what they compute."""
+    """MaxPool and AvgPool; `graph_runs` has their results."""
     for kind, name in ((Op.MAX, "max_pool"), (Op.AVG, "avg_pool")):
         yield name, [], graph((2, 5, 7), op(kind)), ""
     for name, ceil in (("ceil", 1), ("plain", 0)):

@@ -144,7 +144,7 @@ def edges_of_streams(coder: int) -> Iterator[tuple[str, Packed]]:
         yield "codes_of_one_length", Packed((64,), flat, DENSE_SHARED, coder=1)
 
 
-#: What false parts are added to.
+#: The tensor to which false parts are added.
 SHAPE = (4, 6)
 ELEMENTS = drawn(SHAPE, 0.5, 9)
 

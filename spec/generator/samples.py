@@ -1,4 +1,4 @@
-"""What all vectors are made of: their form, and small tensors."""
+"""The parts of all vectors: their form, and small tensors."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def planes_of(values: Sequence[int], dtype: str) -> list[list[int]]:
 
 @dataclass
 class Plane:
-    """How to store a plane; fields other than the first may be false."""
+    """The storage of a plane; fields other than the first may be false."""
 
     kind: int = RAW
     context: int = ALONE

@@ -90,7 +90,7 @@ def write_idx(directory: Path, part: str, images: npt.NDArray[np.uint8], labels:
 
 
 def blobs(count: int, seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Return noisy images of ten classes, easy to learn: the place of a bright square is the class."""
+    """Return noisy images of ten classes, easy to learn: the place of a bright square gives the class."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, 10, count).astype(np.uint8)
     images = random.integers(0, 40, (count, 28, 28)).astype(np.uint8)

@@ -213,6 +213,7 @@ def test_a_single_goal_is_needed(invoke: Invoke) -> None:
     refused(invoke(*both), "found --size and --density", code=2)
 
 
+@pytest.mark.slow
 def test_a_teacher_and_settings_for_each_stage(invoke: Invoke) -> None:
     stages = ("--epochs", "2,1,1", "--lr", "0.01,0.005,0.001", "--teacher", "usernet:make")
     result = invoke(*QUICK, *stages, "--density", "0.2", "-o", "a.dcf")

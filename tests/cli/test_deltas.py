@@ -1,4 +1,4 @@
-"""`dcformat pack --base` and `dcformat apply`, and what the other verbs say of deltas."""
+"""`dcformat pack --base` and `dcformat apply`, and the answers of other verbs to deltas."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_packed_file_as_the_new_one(invoke: Invoke, dcf: Path, new: Path, delt
     assert again.read_bytes() == delta.read_bytes()
     refused(invoke(*PACK, whole, "-o", tmp_path / "x.dcf"), "a .dcf file is packed already", code=2)
     arguments = [*PACK, whole, "--base", dcf, "-o", tmp_path / "x.dcf", "--labels", "a,b"]
-    refused(invoke(*arguments), f"--labels: {whole} is taken as it is, and only --base", code=2)
+    refused(invoke(*arguments), f"--labels: {whole} is packed unchanged, and only --base", code=2)
     arguments[-2:] = ["--exact", "--float32", "--dim", "a=3", "--jobs", "2", "--shards", "0"]
     refused(invoke(*arguments), "--dim, --float32, --exact, --jobs, --shards: ", code=2)
     refused(invoke(*PACK, new, *arguments[4:8], "--relative-index", "filler"), "not for a delta", code=2)

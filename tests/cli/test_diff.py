@@ -1,4 +1,4 @@
-"""`dcformat diff` tells what two files have in common, and what changed."""
+"""`dcformat diff` reports what two files have in common, and what changed."""
 
 from __future__ import annotations
 

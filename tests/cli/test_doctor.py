@@ -1,4 +1,4 @@
-"""`dcformat doctor` tells why a model is as large as it is, and examines the installation."""
+"""`dcformat doctor` explains why a model is as large as it is, and examines the installation."""
 
 from __future__ import annotations
 

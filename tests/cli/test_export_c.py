@@ -1,4 +1,4 @@
-"""`dcformat export c`: what is written and printed, and what is refused."""
+"""`dcformat export c`: the files and texts that it writes, and the networks and options that it refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What new users meet first: the bare command, misspelled words, Ctrl-C, closed pipes, `python -m dcformat`."""
+"""The first steps of new users: the bare command, misspelled words, Ctrl-C, closed pipes, `python -m dcformat`."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ MODES = ("fast", "small", "tiny")
 
 
 def weights() -> np.ndarray:
-    """Return a matrix whose rows differ in how full they are, which only the slower coders make use of."""
+    """Return a matrix whose rows differ in how full they are, which only the slower coders exploit."""
     random = np.random.default_rng(5)
     codebook = random.normal(0, 0.2, 8).astype(np.float32)
     full = np.linspace(0, 0.3, 40)[:, None]
@@ -93,10 +93,11 @@ def test_numbers_without_a_pattern_take_no_more_than_raw(invoke: Invoke, tmp_pat
 
 
 def test_the_rule() -> None:
-    assert modes_to_try(0) == modes_to_try(1_000_000) == MODES
-    assert modes_to_try(1_000_001) == modes_to_try(5_000_000) == ("fast", "small")
-    assert modes_to_try(5_000_001) == ("fast",)
-    assert modes_to_try(1_000_001, 0.2) == modes_to_try(1_000_000, 0.001) == MODES
+    assert modes_to_try("auto", 0) == modes_to_try("auto", 1_000_000) == MODES
+    assert modes_to_try("auto", 1_000_001) == modes_to_try("auto", 5_000_000) == ("fast", "small")
+    assert modes_to_try("auto", 5_000_001) == ("fast",)
+    assert modes_to_try("auto", 1_000_001, 0.2) == modes_to_try("auto", 1_000_000, 0.001) == MODES
+    assert modes_to_try("tiny", 5_000_001) == ("tiny",)
     assert dict(MAX_ELEMENTS) == {"small": 5_000_000, "tiny": 1_000_000}
     trials = (ModeTrial("fast", 300, 0.01), ModeTrial("small", 200, 0.05), ModeTrial("tiny", 200, 0.2))
     assert best(trials).mode == "small"

@@ -121,6 +121,17 @@ def test_tables_and_kernels_that_exist_are_replaced_only_by_force(
     assert invoke(*arguments, "-f").exit_code == 0
 
 
+@pytest.mark.parametrize(
+    "verb", [["study", "criteria"], ["study", "article"], ["study", "networks"], ["study", "schedules"],
+             ["study", "layers"], ["sweep"]], ids=" ".join
+)  # fmt: skip
+def test_a_study_without_data_leaves_no_directory(invoke: Invoke, tmp_path: Path, verb: list[str]) -> None:
+    pytest.importorskip("optuna" if verb == ["sweep"] else "torch")
+    missing, kept = tmp_path / "data", ["--resume", tmp_path / "kept"] if verb[-1] in ("article", "networks") else []
+    refused(invoke(*verb, "--data", missing, "--out", tmp_path / "out", *kept), str(missing))
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("force", [[], ["-f"]])
 @pytest.mark.parametrize("kind", ["same", "dotted", "symbolic", "hard"])
 def test_an_input_is_never_the_output(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -244,17 +245,39 @@ def test_denormal_values_are_kept_with_a_note(invoke: Invoke, tmp_path: Path) ->
     assert dcformat.load(tmp_path / "a.dcf").tensors["a"].to_dense().tobytes() == single.numpy().tobytes()
 
 
+def test_nothing_is_left_out_unasked(invoke: Invoke, tmp_path: Path) -> None:
+    """An archive that lacks a part of its checkpoint would be a loss that nobody notices."""
+    torch.save({"w": torch.ones(2), "n": 3, "z z": torch.ones(2, dtype=torch.complex128)}, tmp_path / "a.bin")
+    header = {"w": [0, 4, "F32", [1]], "new": [4, 5, "F4", [2]]}
+    text = json.dumps({n: {"dtype": c, "shape": s, "data_offsets": [a, b]} for n, (a, b, c, s) in header.items()})
+    (tmp_path / "a.safetensors").write_bytes(len(text).to_bytes(8, "little") + text.encode() + bytes(5))
+    np.savez(tmp_path / "a.npz", w=np.ones(2), text=np.array(["a"]))
+    held = "expected only dtypes that safetensors has, found"
+    for name, found, ways in (
+        ("a.bin", "2 entries: n (int), z z (complex128)", "--skip n --skip 'z z'"),
+        ("a.safetensors", "1 entry: new (F4)", "--skip new"),
+        ("a.npz", "1 entry: text (str32)", "--skip text"),
+    ):
+        result = invoke(*PACK, tmp_path / name, "-o", tmp_path / "a.dcf")
+        assert result.exit_code == 1
+        assert result.stderr == f"dcformat: {tmp_path / name}: {held} {found} ({ways} to leave out)\n"
+        assert not (tmp_path / "a.dcf").exists()
+        result = invoke(*PACK, tmp_path / name, "-o", tmp_path / "a.dcf", *shlex.split(ways))
+        assert result.exit_code == 0, result.output
+        assert set(dcformat.load(tmp_path / "a.dcf").tensors) == {"w"}
+        (tmp_path / "a.dcf").unlink()
+
+
 def test_omissions_are_noted(invoke: Invoke, tmp_path: Path) -> None:
     state = {"w": torch.ones(2), "ids": torch.arange(3), "inf": torch.tensor(-torch.inf), "n": 3, "drop": torch.ones(1)}
     torch.save({"step": 1, "model_state": state}, tmp_path / "a.bin")
-    arguments = [*PACK, tmp_path / "a.bin", "-o", tmp_path / "a.dcf", "--skip", "dr*", "--json"]
+    arguments = [*PACK, tmp_path / "a.bin", "-o", tmp_path / "a.dcf", "--skip", "dr*", "--skip", "n", "--json"]
     result = invoke(*arguments)
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["left_out"] == {"n": "int", "drop": "skipped as asked"}
-    assert result.stderr.splitlines()[:4] == [
+    assert json.loads(result.stdout)["left_out"] == dict.fromkeys(("n", "drop"), "skipped as asked")
+    assert result.stderr.splitlines()[:3] == [
         "note: the state_dict was found under 'model_state'; left out: 'step'",
-        "note: left out as asked: 1 entry: drop",
-        "note: left out, because a .dcf file holds only dtypes that safetensors has: 1 entry: n (int)",
+        "note: left out as asked: 2 entries: n, drop",
         "warning: kept, but NaN or infinite in some places: 1 entry: inf (1 place)",
     ]
     assert dcformat.load(tmp_path / "a.dcf").tensors.keys() == {"w", "ids", "inf"}

@@ -1,4 +1,4 @@
-"""`dcformat pack` of ONNX models: options, the check, and what is refused."""
+"""`dcformat pack` of ONNX models: options, the check, and refusals."""
 
 from __future__ import annotations
 

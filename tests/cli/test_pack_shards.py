@@ -1,4 +1,4 @@
-"""`dcformat pack` and `unpack` of checkpoints in several files, and what happens when they are interrupted."""
+"""`dcformat pack` and `unpack` of checkpoints in several files, also after interruptions."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_an_index_of_shards_that_lies(invoke: Invoke, tmp_path: Path) -> None:
 
 
 def test_a_shard_of_another_checkpoint(invoke: Invoke, tmp_path: Path) -> None:
-    """Its tensors have the same names, dtypes and shapes, and it is whole, but its content digest tells it apart."""
+    """Its tensors have the same names, dtypes and shapes, and it is whole; only its content digest differs."""
     for name, first in (("a", 0), ("b", 1)):
         arrays = {f"w{n}": np.arange(first, first + 900, dtype=np.float32) * (n + 1) for n in range(4)}
         save_file(arrays, tmp_path / f"{name}.safetensors")
@@ -128,7 +128,7 @@ def test_a_shard_of_another_checkpoint(invoke: Invoke, tmp_path: Path) -> None:
 def test_files_that_cannot_come_back(invoke: Invoke, tmp_path: Path) -> None:
     write(tmp_path / "in")
     result = invoke(*PACK, tmp_path / "in", "-o", tmp_path / "a.dcf", "--skip", "*.wide")
-    assert "unpack cannot give back the files byte for byte" in result.stderr
+    assert "unpack cannot restore the files byte for byte" in result.stderr
     result = invoke("unpack", tmp_path / "a.dcf", "-o", tmp_path / "back", "--format", "shards")
     refused(result, "expected a file that was packed from several safetensors files")
     assert not (tmp_path / "back").exists()
@@ -223,7 +223,7 @@ def test_a_cached_file_with_another_digest(invoke: Invoke, tmp_path: Path) -> No
 
 
 def large(tmp_path: Path) -> Path:
-    """Write a checkpoint that is large enough to be kept track of."""
+    """Write a checkpoint that is large enough for a journal."""
     random = np.random.default_rng(0)
     path = tmp_path / "large.safetensors"
     arrays = {f"w{n}": random.integers(0, 1 << 16, (2048, 2048)).astype(np.uint16) for n in range(_LARGE)}
@@ -244,7 +244,7 @@ def test_interrupts_kills_and_a_full_disk_lose_nothing(tmp_path: Path) -> None:
     journal = tmp_path / "a.dcf.journal"
 
     def run_until(lines: int, number: int, *options: str) -> tuple[int, bytes]:
-        """Run the command, and send a signal once the journal has so many lines."""
+        """Run the command, and send a signal once the journal has a number of lines."""
         process = subprocess.Popen(
             command(*PACK, path, "-o", out, *options),
             stderr=subprocess.PIPE,

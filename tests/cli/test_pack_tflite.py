@@ -1,4 +1,4 @@
-"""`dcformat pack` of TensorFlow Lite models: the check, the options, and what is refused."""
+"""`dcformat pack` of TensorFlow Lite models: the check, the options, and refusals."""
 
 from __future__ import annotations
 

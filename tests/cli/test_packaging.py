@@ -1,4 +1,4 @@
-"""The wheel and the source distribution: what they contain and leave out, and the one version number."""
+"""The wheel and the source distribution: the files that they contain and leave out, and the one version number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress lines of a long run: one at once, then one every ten seconds, with the remaining time of the run."""
+"""Progress lines of a long run: one immediately, then one every ten seconds, with the remaining time of the run."""
 
 from __future__ import annotations
 
@@ -83,7 +83,17 @@ def test_a_line_is_printed_at_least_every_ten_seconds(clock: Clock, capsys: pyte
 def test_stages_that_were_done_before_take_no_part_in_the_estimate() -> None:
     seen: list[StageProgress] = []
     meter = Meter(seen.append, [("train", 90.0), ("prune", 10.0)])
-    meter.begin(0, skipped=True)
     meter.begin(1)
     meter("prune", 1, 2, {})
     assert [(step.stage, step.number, step.share) for step in seen] == [("prune", 2, 0.0), ("prune", 2, 0.5)]
+
+
+def test_rows_that_were_done_before_take_no_part_in_the_estimate() -> None:
+    seen: list[StageProgress] = []
+    meter = Meter(seen.append, [("dense", 30.0), ("prunings", 100.0), ("dense", 30.0), ("prunings", 100.0)])
+    meter.begin(1, saved=0.8)
+    meter.count("prunings", 9, 10, {})
+    meter.begin(2)
+    assert [step.done for step in seen] == [0, 9, 0]
+    # 20 of the first 100 are left, and the 130 of the other network.
+    assert [step.share for step in seen] == pytest.approx([0, 10 / 150, 20 / 150])

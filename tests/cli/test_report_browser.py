@@ -19,7 +19,7 @@ MODEL = Path(__file__).parents[2] / "models" / "lenet-5.dcf"
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")]
 
-#: A page that shows the report in a frame as wide as a phone or a screen, and then writes what it measured.
+#: A page that shows the report in a frame as wide as a phone or a screen, and then writes its measurements.
 FRAME = """<!DOCTYPE html><body style="margin:0">
 <iframe id="frame" src="page.html" width="{width}" height="800"></iframe>
 <pre id="found"></pre><script>

@@ -1,4 +1,4 @@
-"""What a report computes: areas of the treemap, numbers, entropies, programs of microcontrollers, colours."""
+"""The computations of a report: areas of the treemap, numbers, entropies, programs of microcontrollers, colours."""
 
 from __future__ import annotations
 

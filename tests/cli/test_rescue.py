@@ -14,7 +14,7 @@ from tests.cli.support import Invoke, refused
 
 @pytest.fixture
 def whole(tmp_path: Path) -> Path:
-    """Three tensors, each in a data block of its own."""
+    """Three tensors, each in its own data block."""
     source = np.random.default_rng(0)
     tensors = {n: dcformat.from_dense(n, source.integers(0, 256, 70_000, np.uint8), "uint8") for n in "abc"}
     dcformat.save(dcformat.Model(tensors), tmp_path / "whole.dcf")

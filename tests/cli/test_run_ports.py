@@ -38,7 +38,7 @@ def two(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def arrays(tmp_path: Path) -> Path:
-    """Write both inputs of `two` to an archive, and each to a file of its own."""
+    """Write both inputs of `two` to an archive, and each to its own file."""
     save_npz(tmp_path / "x.npz", {"state": STATE, "tokens": TOKENS})
     np.save(tmp_path / "tokens.npy", TOKENS)
     np.save(tmp_path / "state.npy", STATE)

@@ -1,4 +1,4 @@
-"""The verbs read files behind URLs, by the parts that they need."""
+"""The verbs read only the parts that they need of files behind URLs."""
 
 from __future__ import annotations
 

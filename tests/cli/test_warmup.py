@@ -1,4 +1,4 @@
-"""`dcformat warmup` finds and saves every kernel, and lists and removes what it saved."""
+"""`dcformat warmup` finds and saves every kernel, and lists and removes the saved files."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_cache_that_cannot_be_used_is_refused_before_anything_is_compiled(
 @pytest.mark.slow
 @pytest.mark.needs_compiler
 def test_an_interruption_keeps_compiled_kernels(place: Path) -> None:
-    # The compiler handles an interruption once a kernel is done, so none of these takes long.
+    # The compiler handles an interruption once a kernel is done, so each of these is short.
     script = (
         "from dcformat_cli.verbs import warmup_command; from dcformat_cli.entry import main\n"
         "found = [k for k in warmup_command.all_kernels() if '.index.' in k.name or '.huffman.' in k.name]\n"

@@ -1,6 +1,6 @@
-"""The code blocks of a document: what they are, how they run, and whether the output that is shown is right.
+"""The code blocks of a document: their kinds, how they run, and whether the output that they show is right.
 
-A block is fenced, and its language says what it is:
+A block is fenced, and its language gives its kind:
 
 - ``python`` runs in one scope with the page's other Python blocks; a ``text`` block behind it shows what it
   prints;
@@ -77,7 +77,7 @@ def blocks(document: str) -> list[Block]:
 
 
 def indented_code(document: str) -> list[str]:
-    """Return lines that are code because they are indented, which says nothing about their language."""
+    """Return lines that are code because they are indented; their language is unknown."""
     text = _BLOCK.sub("", document)
     return [line for before, line in re.findall(r"(^|\n)\n(    \S.*)", text) if not before.startswith("-")]
 
@@ -158,9 +158,9 @@ def _run_in_shell(command: str) -> tuple[int, str]:
 
 
 def assert_shown(shown: str, real: str, where: str, *, vary: bool) -> None:
-    """Assert that output is the one that is shown, but for ``...`` and for the lengths of spaces and rules.
+    """Assert that output is as shown, except for ``...`` and for the lengths of spaces and rules.
 
-    If numbers vary, those above 0.001 must be right up to a factor of two, and the others only be there.
+    If numbers vary, those above 0.001 must be right up to a factor of two, and the others must only be present.
     """
     message = f"{where} shows\n{shown}\nbut the output is\n{real}"
     # NumPy answers until another process has compiled the kernels.

@@ -8,6 +8,6 @@ from dcformat_runtime import switching
 
 @pytest.fixture(scope="package", autouse=True)
 def _compiled() -> None:
-    """Compile the runtime's kernels: as long as they are missing, the command says so, which no page shows."""
+    """Compile the runtime's kernels, because the command reports missing ones, and no page shows this."""
     for kernel in switching.needed():
         kernel.resolve()

@@ -1,4 +1,4 @@
-"""What the pages that run need to find: files in the working directory, and names that their Python takes as given."""
+"""The files in the working directory, and the names, that the code blocks of pages take as given."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def tflite_page() -> Scope:
     return {}
 
 
-#: The page to what makes its files, in the working directory, and returns its names.
+#: The page -> the function that makes its files in the working directory, and returns its names.
 SETUPS: dict[str, Callable[[], Scope]] = {
     "docs/README.md": repository, "docs/deltas.md": deltas, "docs/faq.md": faq, "docs/limits.md": limits,
     "docs/onnx.md": onnx_page, "docs/own-model.md": repository, "docs/pruning.md": pruning, "docs/pytorch.md": pytorch,

@@ -97,7 +97,7 @@ def test_the_page_on_pytorch_does_what_it_says(directory: Path) -> None:
 def test_the_page_on_the_runtime_does_what_it_says(directory: Path) -> None:
     scope = run("docs/runtime.md")
     assert scope["logits"].shape == (2, 10)
-    # The same weights over the whole sequence at once.
+    # The same weights over the whole sequence in one call.
     nodes = GRU((0,), "weight", "recurrent"), Linear((1,), "tags")
     model = dcformat.Model(recurrent_tensors(), Graph.sequential((5, 8), nodes))
     whole = Session.from_model(model)(scope["frames"].swapaxes(0, 1))

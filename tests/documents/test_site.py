@@ -1,4 +1,4 @@
-"""The site builds without warnings, has what it should have, and asks no other host for anything."""
+"""The site builds without warnings, is complete, and requests nothing from other hosts."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ HERE = Path(__file__).resolve().parent
 ROOTS = [str(HERE.parents[1] / folder) for folder in ("cli", "runtime", "", "benchmarks/runtime")]
 sys.path[:0] = ROOTS
 
-#: What Linux says on a small 64-bit ARM machine. QEMU's user mode shows the host's processor.
+#: Linux's answer on a small 64-bit Arm machine. QEMU's user mode shows the host's processor.
 CPUINFO = "processor\t: 0\nFeatures\t: fp asimd evtstrm crc32 cpuid\nCPU implementer\t: 0x41\n\n"
 BATCHES = (1, 5, 16, 70)
 

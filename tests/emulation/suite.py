@@ -18,14 +18,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
-#: What the emulated Python is made of, as Debian 12 names it.
+#: The packages of the emulated Python, as Debian 12 names them.
 DEBIAN = (
     f"libpython{VERSION}-stdlib", f"python{VERSION}-minimal", f"libpython{VERSION}-minimal", "libc6", "libgcc-s1",
     "libstdc++6", "libexpat1", "zlib1g", "libffi8", "libssl3", "libbz2-1.0", "liblzma5", "libuuid1",
 )  # fmt: skip
 COMPILED = ("numpy", "crc32c", "bitarray")
 PURE = ("click", "hypothesis", "platformdirs", "pytest")
-#: What Linux says on a small 64-bit Arm machine. QEMU's user mode shows the host's processor.
+#: Linux's answer on a small 64-bit Arm machine. QEMU's user mode shows the host's processor.
 CPUINFO = "processor\t: 0\nFeatures\t: fp asimd evtstrm crc32 cpuid\nCPU implementer\t: 0x41\n\n"
 #: Every emulated Python process begins with this, so that the processes which tests start are emulated too.
 CUSTOMIZE = """
@@ -44,8 +44,8 @@ states = sorted({kernel.state for kernel in jit.kernels()})
 print("kernels of the tests' own process:", ", ".join(states))
 sys.exit(code or not {"saved", "unresolved"} >= set(states))
 """
-#: Ends with 0 if a forked child of a process with threads can start a thread. QEMU 7.2 aborts such a child, whatever
-#: program it runs (the assertion is in `qemu_plugin_vcpu_init_hook`).
+#: Ends with 0 if a forked child of a process with threads can start a thread. QEMU 7.2 aborts such a child of any
+#: program (the assertion is in `qemu_plugin_vcpu_init_hook`).
 THREAD_IN_CHILD = """
 import os, threading
 end = threading.Event()
@@ -63,7 +63,7 @@ WITH_THREAD_IN_CHILD = ("tests/runtime/test_fork.py::test_a_fork_while_workers_r
 
 
 def missing() -> str | None:
-    """Return what this machine lacks to emulate another, or None."""
+    """Return the reason why this machine cannot emulate another, or None."""
     if sys.platform != "linux":
         return f"Linux (this is {sys.platform})"
     for program in ("apt-get", "dpkg-deb"):
@@ -146,7 +146,7 @@ def main() -> int:
     if (absent := missing()) is not None:
         print(f"skipped: the emulation of AArch64 needs {absent}")
         return 0
-    into = options.into.resolve()  # apt-get runs in a folder of its own
+    into = options.into.resolve()  # apt-get runs in its own folder
     into.mkdir(parents=True, exist_ok=True)
     root, site = fetch_python(into), fetch_packages(into)
     tests = options.tests or ["tests/runtime", "-m", "not slow and not needs_compiler"]

@@ -1,4 +1,4 @@
-"""Files assembled by hand, valid or invalid, with correct checksums; this module uses nothing of the package.
+"""Files assembled by hand, valid or invalid, with correct checksums; this module does not use the package.
 
 The names follow spec/dcformat.md. A field that a test does not set has the value that a writer would give it.
 """

@@ -31,7 +31,7 @@ class Builder:
         self.tensors: dict[str, Shape] = {}
 
     def tensor(self, *shape: int) -> str:
-        """Return the name of a tensor of a shape, which may be one that is there."""
+        """Return the name of a tensor of a shape, which may exist already."""
         same = [name for name, known in self.tensors.items() if known == shape]
         if same and self.draw(flags):
             return same[0]

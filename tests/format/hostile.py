@@ -1,4 +1,4 @@
-"""Reading of hostile files: every way in, with the memory that it takes."""
+"""Reading of hostile files through every entry point, with the memory that it takes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONSTANT_MEMORY = 2 << 20
 
 @cache
 def kernels_ready() -> None:
-    """Load or compile the kernels that reading needs: that takes memory once, independent of any file."""
+    """Load or compile the kernels that reading needs, which takes memory once, independent of any file."""
     for name, data in VECTORS.items():
         if name.startswith(("float32", "model")):
             dcformat.verify(data)

@@ -105,7 +105,7 @@ def tensor(
 
 
 def by_rows(random: np.random.Generator, name: str, *, scaled: bool) -> Tensor:
-    """Return a tensor whose rows have scales or codebooks of their own, dense or sparse."""
+    """Return a tensor whose rows have their own scales or codebooks, dense or sparse."""
     steps = np.abs(random.normal(size=(40, 1))).astype(np.float32)
     rows = steps * random.integers(-100, 100, (40, 30)).astype(np.float32)
     if not scaled:
@@ -215,7 +215,7 @@ def dumps_as(model: Model, way: Way) -> bytes:
 
 
 def vectors() -> Iterator[tuple[str, bytes]]:
-    """Return names and small files: one for each form, dtype and way to code it, and for all else in a file.
+    """Return names and small files: one for each form, dtype and way to code it, and for each other part of a file.
 
     Where kernels run as Python, there is only one dtype, because each file takes as long as a hundred compiled ones.
     """

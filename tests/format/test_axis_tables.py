@@ -1,4 +1,4 @@
-"""Codebooks and scales of the places along an axis: what the writer recognises must give back every bit."""
+"""Codebooks and scales of the places along an axis: those that the writer recognises give back every bit."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def nearly(value: float, spread: float, *shape: int) -> Array:
     ids=["norm", "matrix", "tiny", "ramp", "next floats", "only one group"],
 )
 def test_nearly_equal_values_are_no_multiples_of_a_scale(array: Array) -> None:
-    """No scale fits them, though no two of them are far enough apart to rule out a scale at once."""
+    """No scale fits them, though no two of them are far enough apart to rule out a scale immediately."""
     assert found_in(from_dense("w", array, exact=True)) is None
     assert read_back(array).tobytes() == array.tobytes()
 

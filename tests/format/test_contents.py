@@ -129,7 +129,7 @@ def test_memory_is_refused_before_payloads_are_looked_at() -> None:
 
     data = one(b"", shape=(1 << 30,), length=1)
     with pytest.raises(TruncatedError):
-        dcformat.open(data)  # the file is too short for its payload, whatever the tensor
+        dcformat.open(data)  # the file is too short for the payload of any tensor
     data = one(b"\0", shape=(1 << 30,))
     with dcformat.open(data, max_memory=1 << 20) as file, pytest.raises(MemoryLimitError):
         file.tensor("w")

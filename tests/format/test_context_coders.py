@@ -1,4 +1,4 @@
-"""Coders 2 and 3: what both must do, then what only one of them does."""
+"""Coders 2 and 3: the requirements on both, then those on one of them."""
 
 from __future__ import annotations
 

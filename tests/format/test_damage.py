@@ -27,14 +27,14 @@ def model() -> Model:
         "sparse": from_dense("sparse", sparse),
         "shared": from_dense("shared", source.choice([0.0, 0.5, -1.5], (20, 10)).astype("<f4")),
         "dense": from_dense("dense", source.standard_normal((3, 5)).astype("<f4")),
-        # A block holds at most 64 KiB of several tensors, so this one has a block of its own.
+        # A block holds at most 64 KiB of several tensors, so this one has its own block.
         "large": from_dense("large", source.integers(0, 256, (257, 256), np.uint8), "uint8"),
         "last": from_dense("last", source.standard_normal(7).astype("<f2"), "float16"),
     }
     return Model(tensors, metadata={"k": "v"})
 
 
-# To try every way to code the large tensor takes a quarter of a minute where kernels run as Python.
+# Trying every way to code the large tensor takes a quarter of a minute where kernels run as Python.
 WHOLE = dcformat.dumps(model(), mode="small" if COMPILED else "fast")
 with dcformat.open(WHOLE) as _file:
     #: The front, then the first and the last byte of each data block with its checksum, and the names of its tensors.

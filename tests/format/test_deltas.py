@@ -1,4 +1,4 @@
-"""Deltas: what changes from a base, exactly, in few bytes, and only with that base."""
+"""Deltas: the changes from a base, exact, in few bytes, and applied only to that base."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_small_steps_everywhere_take_less_than_a_whole_tensor() -> None:
 def test_pruned_weights_cost_a_mark() -> None:
     old = weights(200_000)
     new = np.where(np.abs(old) < 0.0135, 0, old).astype("<f4")
-    # Magnitude decides, and the exponent says most of it: less than half a bit a weight.
+    # Magnitude decides, and the exponent gives most of it: less than half a bit per weight.
     assert len(write_difference(new, old, "float32", (200, 1000))) < len(old) / 16
 
 

@@ -301,7 +301,7 @@ def test_a_copy_may_come_long_after_its_original() -> None:
         assert [file.info(name).copy_of for name in file.names] == [None] * 300 + [f"t{k}" for k in range(300)]
 
 
-# --- what the bits of a payload hold --------------------------------------------------------------------------------
+# --- the contents of a payload's bits --------------------------------------------------------------------------------
 
 
 @given(tensors(), st.sampled_from(MODES))

@@ -109,7 +109,7 @@ def lying_files(draw: st.DrawFn) -> bytes:
 
 
 @given(lying_files())
-@settings(some, max_examples=examples(400))
+@settings(some, max_examples=examples(200))
 def test_a_lying_file_is_refused_in_little_memory(data: bytes) -> None:
     read(data)
 

@@ -73,7 +73,7 @@ TWO_VALUES = "89444346 01 00 08000000 010601017721020d 73d0463d 02007e05458e 18d
 TWO_VALUES_RAW = "89444346 01 00 08000000 0106010177210215 d34fc1a7 00000000803f000020c0 2a5348ba fd12fbac2776577b"
 
 CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
-    "E01 magic": (errors.NotDcfError, b"PK\3\4" + bytes(30), 0, "magic", "504b0304", "89444346"),
+    "E01 magic": (errors.NotDcfError, b"PK\3\4" + bytes(30), 0, "magic", "504b0304000000000000", "89444346"),
     "E01 nothing": (errors.NotDcfError, b"", 0, "magic", "an empty file", "89444346"),
     "E02 major": (errors.VersionError, File(major=2).bytes(), 4, "major version", "2", "1"),
     "E02 section": (
@@ -179,7 +179,7 @@ CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
         errors.EncodingError,
         one(bytes((PLANES, 0)) + bytes(3) + b"\x16\1\0\0", shape=(4,)),
         22,
-        "axis of values",
+        "axis of values of 'w'",
         "0 x 1",
         "a divisor of 4",
     ),
@@ -301,6 +301,6 @@ def test_each_error_says_what_is_wrong_and_where(name: str) -> None:
 
 def test_every_class_has_a_case() -> None:
     kinds = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, FormatError)}
-    # Deltas that do not fit what they are applied to have tests of their own.
+    # Other tests cover deltas that do not fit their base.
     assert {case[0] for case in CASES.values()} == kinds - {FormatError, errors.BaseError, errors.DeltaError}
     assert len({kind.code for kind in kinds}) == len(kinds) == 19

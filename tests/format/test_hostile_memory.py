@@ -1,4 +1,4 @@
-"""Decoding takes no more memory than was allowed, and the prediction is not far above what it takes."""
+"""Decoding takes no more memory than was allowed, and the prediction is not far above the memory taken."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.format.strategies import COMPILED
 NAMES = ["model-small", *(name for name in VECTORS if "float32" in name and "chunked" in name)]
 
 
-# To trace the memory of kernels that run as Python takes long.
+# Tracing the memory of kernels that run as Python is slow.
 @pytest.mark.parametrize("name", NAMES if COMPILED else NAMES[::8])
 def test_what_decoding_takes_is_bounded_by_max_memory(name: str) -> None:
     """With the smallest `max_memory` that suffices, reading takes no more than that plus a constant."""

@@ -22,7 +22,7 @@ SLOW = {
     "dcformat_runtime.worker_pool", "email", "hashlib", "heapq", "importlib.metadata", "importlib.util", "llvmlite",
     "logging", "numba", "pathlib", "platformdirs", "shutil", "tempfile", "threading", "torch", "zipfile",
 }  # fmt: skip
-#: The most modules of our own, and of others after `import numpy`, for each mode. Each takes about 0.2 ms, so a
+#: Maximum numbers of our modules, and of others after `import numpy`, for each mode. Each takes about 0.2 ms, so a
 #: module that few files need is imported by the function that needs it.
 MOST = {"fast": (104, 10), "small": (105, 10)}
 SCRIPT = """

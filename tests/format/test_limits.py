@@ -168,6 +168,7 @@ def test_a_stream_that_was_read_to_its_end_counts() -> None:
         dcformat.load(Pipe(data, step=1 << 16), max_memory=max_memory)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_contents_count() -> None:
     count = layout.MAX_NODES
     data = File(sections=[(GRAPH, b"\1\4\0" + varint(count) + b"\3" * count)]).bytes()

@@ -1,4 +1,4 @@
-"""Tensors coded piece by piece: the same bytes as at once, and what was given back chunk by chunk."""
+"""Tensors coded piece by piece: the same bytes as in one piece, and the same elements, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_damage_is_found_before_anything_is_decoded() -> None:
 
 def test_a_file_that_changes_between_check_and_decoding() -> None:
     class Altered(io.BytesIO):
-        """A file whose bytes are others once all were read."""
+        """A file whose bytes change once all have been read."""
 
         far = 0
 
@@ -189,7 +189,7 @@ def test_chunks_of_other_sizes_than_the_payload() -> None:
 
 
 def test_a_beginning_longer_than_the_payload() -> None:
-    """The head of the chunks would be longer than what is read at first, and than all of the payload."""
+    """The head of the chunks would be longer than the first read, and than the whole payload."""
     payload = bytes((1,)) + varint(1) + varint(1 << 21) + bytes(1 << 20)
     data = one(payload, form=SPARSE_SHARED, shape=(50, 50), stored=9, codebook_size=3)
     with pytest.raises(TruncatedError, match=r"head .*: expected 2,097,152 bytes, found 1,048,576"):

@@ -62,7 +62,7 @@ def test_length_is_the_information_and_at_most_two_bytes(decisions: list[tuple[i
 @settings(max_examples=60)
 @given(_DECISIONS.filter(len), st.binary(min_size=1, max_size=2))
 def test_one_stream_for_each_sequence(decisions: list[tuple[int, int]], more: bytes) -> None:
-    """[A1] No byte may follow or be missing, and no other bytes stand for the same bits."""
+    """[A1] No byte may follow or be missing, and each sequence of bits has only one form in bytes."""
     data = _encoded(decisions)
     probabilities = [p for p, _ in decisions]
     bits = [bit for _, bit in decisions]

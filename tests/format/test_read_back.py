@@ -1,4 +1,4 @@
-"""What `save` and `dumps` wrote is read back before anybody gets it, and anything but the model is refused."""
+"""The output of `save` and `dumps` is read back before anybody gets it, and refused unless it is the model."""
 
 from __future__ import annotations
 

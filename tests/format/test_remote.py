@@ -1,4 +1,4 @@
-"""Files behind URLs: few requests, few bytes, and clear errors, also from servers without ranges or that break off."""
+"""Files behind URLs: few requests, few bytes, and clear errors, also where servers lack ranges or break off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects in an interpreter: each has a repr of one line, whatever it holds, and every public name is listed."""
+"""Objects in an interpreter: each has a repr of one line for any contents, and every public name is listed."""
 
 import inspect
 import subprocess

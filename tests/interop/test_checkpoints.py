@@ -1,4 +1,4 @@
-"""Users' checkpoints: how their kind is recognised, and what is converted, left out or refused."""
+"""Users' checkpoints: how their kind is recognised, and which entries are converted, left out or refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rewrites of a builder's graph: the function stays the same, and what remains is what was hoped for."""
+"""Rewrites of a builder's graph: the function stays the same, and the remaining operators are the expected ones."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def attention(b: GraphBuilder, x: Value) -> Value:
     return b.reshape(b.transpose(mixed, (0, 2, 1, 3)), (1, 4, 6))
 
 
-#: Operators on a value with a batch of 1, and how many operators are left of them without the batch.
+#: Operators on a value with a batch of 1, and how many of them are left without the batch.
 CASES: dict[str, tuple[tuple[int, ...], int, Build, int]] = {
     "elementwise": ((1, 3, 4), 0, lambda b, x: b.emit(ReLU, (b.unary("exp", x),)), 2),
     "quantize": ((1, 3, 4), 0, lambda b, x: b.emit(Quantize, (x,), scale=0.1, zero_point=0, low=-9, high=9), 1),

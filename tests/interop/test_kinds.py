@@ -113,7 +113,7 @@ def test_whether_a_file_looks_like_a_checkpoint(tmp_path: Path) -> None:
         (b"\x1c\0\0\0TFL3" + bytes(60), "TFLite"),
         (b"\x89PNG\r\n\x1a\n" + bytes(60), "a PNG image"),
         (b"\x08\x08\x12\x0aten letters\x1a\x05", "ONNX"),
-        (b"\x08\x08\x12\x0a\x0a\x08\x0a\x06", "Core ML: give the model that it was made of"),
+        (b"\x08\x08\x12\x0a\x0a\x08\x0a\x06", "Core ML: give the model that it was made from"),
         (b"\n\r\n  <html>Not found</html>", "an HTML or XML page"),
         (b"\xef\xbb\xbf{}", "JSON"),
         (b"\0\1\2\3" * 20, None),

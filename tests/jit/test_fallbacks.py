@@ -1,4 +1,4 @@
-"""If compiling, saving or loading kernels fails, they still run, the log says what failed, and no process waits."""
+"""If compiling, saving or loading kernels fails, they still run, the log names the failure, and no process waits."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def run_shipped(shipped, cache):
 
 def test_code_that_came_with_the_package_needs_no_folder_and_no_compiler(cache, tmp_path):
     for path in [cache / "kernels", *files(cache)]:
-        path.chmod(path.stat().st_mode | stat.S_IWGRP)  # as trusted as the package's modules, whatever the umask was
+        path.chmod(path.stat().st_mode | stat.S_IWGRP)  # as trusted as the package's modules, for any umask
     result = run_shipped(cache / "kernels", tmp_path / "none")
     assert result == {"damaged": [], "missing": [], "out": RIGHT, "states": ["saved"] * 6, "numba": True}
     assert not (tmp_path / "none").exists()
@@ -64,7 +64,7 @@ def test_damaged_code_that_came_with_the_package_is_reported_and_not_used(cache,
         path.write_bytes(path.read_bytes()[:-1])
     result = run_shipped(cache / "kernels", tmp_path / "none")
     assert len(result["damaged"]) == 5
-    assert len(result["missing"]) == 1  # told once in a process
+    assert len(result["missing"]) == 1  # reported once in a process
     assert result["out"] == RIGHT
     assert sorted(result["states"]) == ["python"] * 5 + ["saved"]
 

@@ -1,4 +1,4 @@
-"""Helpers for the tests of the export: modules made of parts, and a check of the graph against its module."""
+"""Helpers for the tests of the export: modules with given parts, and a check of the graph against its module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compressing a user's own network: what is searched, what is kept, and what bad input gets."""
+"""Compressing a user's own network: the search, the saved stages, and the errors for bad input."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ QUICK = Settings(epochs=3, dense_epochs=4, trials=2, batch=32, lr=1e-2, clusters
 
 
 class Residual(nn.Module):
-    """A network with batch norms, a depthwise convolution and a sum, which is no chain."""
+    """A network with batch norms, a depthwise convolution and a sum, so it is not a chain."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,6 +174,7 @@ def corners(n: int, seed: int) -> tuple[Tensor, Tensor]:
     return x, torch.bucketize(x.norm(dim=1), torch.tensor([0.5, 0.9]))
 
 
+@pytest.mark.slow
 def test_the_first_network_holds_a_largest_drop_and_needs_no_flatten() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 14), nn.ReLU(), nn.Linear(14, 3))
@@ -261,6 +262,7 @@ def test_a_failure_in_the_first_network_gives_the_dense_one_back() -> None:
     refused(DivergenceError, "^prune-1, epoch 1: ", settings=settings, validate=lambda m: float(m[1].weight.norm()))
 
 
+@pytest.mark.slow
 def test_a_better_network_teaches() -> None:
     x, labels = images(256)
 

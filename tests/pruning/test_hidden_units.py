@@ -115,6 +115,7 @@ def compressed(module: nn.Module, density: float, **settings: Any) -> Any:
     return compress(module, train=images(128), validate=images(64, 1), goal=Goal(density=density), settings=chosen)
 
 
+@pytest.mark.slow
 def test_half_of_the_units_are_pruned_first_and_stay_pruned() -> None:
     module = branched()
     compressed(module, 0.3, units=0.5)

@@ -347,7 +347,7 @@ def test_negative_zeros_become_positive_unless_exact() -> None:
     assert torch.signbit(torch.tensor(exact.tensors["0.weight"].to_dense())).tolist() == [[True, False], [False, True]]
 
 
-# What does not change
+# Modules that do not change
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")  # raised by imports of torch.compile

@@ -1,4 +1,4 @@
-"""Modules that a graph cannot express are refused; errors name the part and the way out."""
+"""Modules that a graph cannot express are refused; errors name the part and the remedy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.pruning.exporting import Forward, Net, fc
 #: Exporting a module with PyTorch takes about a second.
 pytestmark = pytest.mark.slow
 
-#: What each message about a batch of one size advises.
+#: The advice of each message about a batch of one size.
 ONE = "take the batch's size from x.shape\\[0\\]; for single inputs give batch_axis=None and an example of one"
 
 

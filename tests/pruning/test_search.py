@@ -12,7 +12,7 @@ from dcformat_pruning.compression.goals import Goal, Trial, points
 from dcformat_pruning.compression.search import Search, parent
 from dcformat_pruning.masks import PruningError
 
-#: Bytes and accuracy of a network with so many weights.
+#: Bytes and accuracy of a network with a number of weights.
 Network = Callable[[int], tuple[int, float]]
 
 

@@ -134,7 +134,7 @@ class Skip(nn.Sequential):
 
 
 class Doubled(nn.Linear):
-    """A Linear with a forward of its own."""
+    """A Linear with its own forward."""
 
     def forward(self, x: Tensor) -> Tensor:
         return 2 * super().forward(x)

@@ -63,7 +63,7 @@ def test_folded_normalisation_computes_the_same(network: nn.Sequential, data: Tr
 
 
 def test_normalised_pixels_hide_silent_inputs_and_folding_reveals_them(network: nn.Sequential) -> None:
-    """A pixel that is always black counts as present in every image when it is -0.42, and as silent when it is 0."""
+    """A pixel that is always black counts as present in every image if it is -0.42, and as silent if it is 0."""
     dark = digit_images(64, 2)
     dark.pixels[:, :, 0] = 0
     weight = network.get_parameter("fc1.weight").detach().abs()[:, :28]

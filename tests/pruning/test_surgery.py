@@ -114,7 +114,7 @@ def test_hessian_of_a_layer_fed_zeros_can_be_inverted() -> None:
 
 
 def test_castellano_least_squares_keeps_net_inputs() -> None:
-    """Removing a unit that is the sum of two others changes nothing; otherwise no other weights do better."""
+    """Removing a unit that is the sum of two others changes nothing; in other cases no other weights are better."""
     torch.manual_seed(5)
     net = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
     data = mlp_data(30)

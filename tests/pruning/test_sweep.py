@@ -1,4 +1,4 @@
-"""A sweep works out every point once, goes on after an interruption, and finds the front."""
+"""A sweep computes every point once, continues after an interruption, and finds the front."""
 
 from __future__ import annotations
 

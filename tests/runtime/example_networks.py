@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from dcformat_runtime import isa
 from dcformat_runtime.backends import Backend
+from dcformat_runtime.compile.program import Program
 from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.network import Network, lower
 from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
@@ -141,3 +143,24 @@ def engines(network: Network, *, threads: int = 1, exact: bool = False) -> tuple
 def error(found: Floats, expected: Floats) -> float:
     """Return the largest difference, relative to the largest value."""
     return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))
+
+
+def records(program: Program) -> list[np.ndarray]:
+    """Return the records of the program for one image."""
+    words = program.mem.view(np.int32)
+    plan = program.choices[1].address + isa.PLAN_STAGES
+    count, first = words[plan : plan + 2]
+    return [words[first + isa.RECORD_WIDTH * k :][: isa.RECORD_WIDTH] for k in range(count)]
+
+
+def check(network: Network) -> list[np.ndarray]:
+    """Compare one image with NumPy, with one thread and with six; return the records for inexact sums."""
+    x = inputs(network, 1)
+    for exact in (True, False):
+        engine = KernelEngine(network, 1, exact)
+        found, expected = engine.run(x), NumpyEngine(network, exact).run(x)
+        assert np.array_equal(found, expected) if exact else error(found, expected) < 1e-5
+        shared = KernelEngine(network, 6, exact, hand_over=0.0001).run(x)
+        assert np.array_equal(shared, found) if exact else error(shared, expected) < 1e-5
+        assert np.array_equal(engine.run(x), found)  # the arena holds the values of the call before
+    return records(engine.program(True))

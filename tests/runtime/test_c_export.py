@@ -216,7 +216,7 @@ def test_fixed_point_on_all_test_images(name: str, numbers: NumberFormat, correc
     model = dcformat.load(ROOT / "models" / f"{name}.dcf")
     made = export_c(model, ExportOptions(numbers), load_split("train", ROOT / "data/mnist").images[:1000])
     test = load_split("test", ROOT / "data/mnist")
-    inputs: npt.NDArray[np.generic] = test.images  # 8-bit programs take pixels as they are
+    inputs: npt.NDArray[np.generic] = test.images  # 8-bit programs take pixels unchanged
     if numbers == "int16":
         scale = re.search(r"MODEL_INPUT_SCALE (\S+)", made.files["model.h"])
         assert scale is not None

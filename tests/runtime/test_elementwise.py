@@ -102,7 +102,7 @@ def test_a_chain_is_one_layer() -> None:
         "elementwise", "conv", "elementwise", "elementwise", "flatten", "linear", "elementwise", "linear",
         "elementwise",
     ]  # fmt: skip
-    # A gate is a layer of its own, because its shape differs from that of what it scales.
+    # A gate is a separate layer, because its shape differs from that of the value that it scales.
     assert (layers[6].out_shape, layers[7].out_shape) == ((8, 1, 1), (8, 7, 5))
     sizes = [len(layer.node.nodes) for layer in layers if isinstance(layer.node, Elementwise)]
     # Hard swish, SiLU, gate, scale, GELU and a sum, leaky ReLU (whose comparison nothing else continues), SiLU, tanh.

@@ -124,7 +124,7 @@ def test_depthwise_convolutions(data: st.DataObject) -> None:
 @settings(max_examples=12)
 @given(st.data())
 def test_residuals(data: st.DataObject) -> None:
-    """A convolution adds another value to its result, wherever the two lie."""
+    """A convolution adds another value to its result, for any places of the two."""
     pick = data.draw
     channels, out = pick(st.integers(1, 3)), pick(st.integers(1, 20))
     size = pick(st.integers(3, 18)), pick(st.integers(3, 30))

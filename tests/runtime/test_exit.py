@@ -1,4 +1,4 @@
-"""Whatever the interpreter still reads when it exits must be alive."""
+"""Everything that the interpreter reads while it exits must be alive."""
 
 from __future__ import annotations
 

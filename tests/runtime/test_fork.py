@@ -1,4 +1,4 @@
-"""Sessions, engines and open files go on working in a forked child."""
+"""Sessions, engines and open files continue to work in a forked child."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def fork(function: Callable[[], Any]) -> Any:
 
 
 def test_a_fork_while_workers_run() -> None:
-    interpreter.wait.resolve()  # otherwise the child may have to compile it, which takes long on a busy machine
+    interpreter.wait.resolve()  # otherwise the child may have to compile it, which is slow on a busy machine
     network = lenet().network()
     engine = KernelEngine(network, 2, False, hand_over=1.0)
     x = inputs(network, 64)

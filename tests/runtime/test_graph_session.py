@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from dcformat.graph import (
     Unary,
 )
 
-#: What a message says of the inputs of `two_ports`, as a pattern.
+#: The description of the inputs of `two_ports` in messages, as a pattern.
 NAMED = r"'tokens' int64 \(batch, 4\), 'state' float32 \(2, batch, 3\)"
 EMBEDDING = np.arange(21, dtype=np.float32).reshape(7, 3)
 
@@ -274,6 +275,20 @@ def test_profile_names_steps() -> None:
     x: dict[str, Any] = {"tokens": np.zeros((1, 4), np.int64), "state": np.zeros((2, 1, 3), np.float32)}
     names = [row.name for row in Session.from_model(two_ports()).profile(x)]
     assert names == ["gather.0", "reduce.1", "add.2", "reduce.3"]
+    rows = 50_000
+    x = {"tokens": np.zeros((rows, 4), np.int64), "state": np.zeros((2, rows, 3), np.float32)}
+    assert [row.name for row in Session.from_model(two_ports(), max_memory=1 << 20).profile(x)] == names
+
+
+def test_running_out_of_memory_is_a_memory_limit_error() -> None:
+    nodes: tuple[Node, ...] = (Add((0, 0)), Add((1, 1)))
+    outputs = (Output(1, "double", "float32", 1), Output(2, "fourfold", "float32", 1))
+    model = Model({}, Graph((Port((2, 3), "state", "float32", 1),), nodes, outputs))
+    session, x = Session.from_model(model), np.broadcast_to(np.zeros((1, 1, 1), np.float32), (2, 1 << 40, 3))
+    ways: list[tuple[Callable[[Any], Any], Any]] = [(session, x), (session, {"state": x}), (session.run, {"state": x})]
+    for call, given in ways:
+        with pytest.raises(MemoryLimitError, match=rf"running {1 << 40:,} inputs: .*no more memory"):
+            call(given)
 
 
 def test_deterministic_sessions_refuse_operators_whose_rounding_varies() -> None:

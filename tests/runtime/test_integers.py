@@ -1,4 +1,4 @@
-"""Networks of integers: every operator against an oracle in NumPy's int64, and graphs that are none."""
+"""Networks of integers: every operator against an oracle in NumPy's int64, and graphs that do not qualify."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def model(
 
 
 def compiled(network: Model) -> IntegerEngine:
-    """Return the engine of a network that must be one of integers."""
+    """Return the engine of a network, which must be a network of integers."""
     found = integer_network.read(network)
     assert found is not None
     program = integer_program.build(found, None)
@@ -67,7 +67,7 @@ def convolved(x: Array, weight: Array, bias: Array, node: g.Conv) -> Array:
 
 
 def requantized(sums: Array, node: g.Requantize, scales: Array | float) -> Array:
-    """Return what Requantize makes of numbers."""
+    """Return the results of Requantize for numbers."""
     factor = np.float32(node.input_scale) * np.float32(scales) / np.float32(node.output_scale)
     return np.clip(np.rint(sums.astype(np.float32) * factor), node.low, node.high).astype(np.int64)
 
@@ -167,7 +167,7 @@ def test_images_with_their_channels_last() -> None:
 
 @pytest.mark.parametrize("channels", [1, 4, 24])
 def test_sums_of_two_values(channels: int) -> None:
-    """Products, their sum and the rounding are steps of their own in float32."""
+    """Products, their sum and the rounding are separate steps in float32."""
     shape = (channels, 5, 3)
     first, second = (g.Requantize((1, scale), 1.0, 1.0, low, 120) for scale, low in ((0.7, -100), (-0.3, -50)))
     rounding = g.Requantize((6, 1.0), 1.0, 0.11, -128, 127)

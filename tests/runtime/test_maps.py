@@ -105,7 +105,7 @@ UNARY: dict[str, tuple[Callable[[Numbers], Numbers], float]] = {
 
 @pytest.mark.parametrize("name", UNARY)
 def test_functions_over_the_whole_range(name: str) -> None:
-    """Errors are at most a few units in the last place of float64's result; what is below 2^-126 is 0."""
+    """Errors are at most a few units in the last place of float64's result; results below 2^-126 are 0."""
     x = numbers()
     found = compiled([Unary((0,), name)], x[None])[0]
     function, units = UNARY[name]
@@ -203,7 +203,7 @@ class RandomGraph:
 
 @pytest.mark.parametrize("seed", range(120))
 def test_random_graphs(seed: int) -> None:
-    """All results are those of NumPy, and the inputs stay as they are."""
+    """All results are those of NumPy, and the inputs remain unchanged."""
     made = RandomGraph(seed)
     before = {name: x.copy() for name, x in made.inputs.items()}
     expected = Session.from_model(made.model, backend="numpy")(made.inputs)

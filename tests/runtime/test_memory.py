@@ -1,4 +1,4 @@
-"""Compares predictions with the memory that is really taken, and tests what is refused in advance."""
+"""Compares predictions with the memory that is really taken, and tests the refusals before a run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import dcformat_runtime
 import numpy as np
@@ -34,7 +35,7 @@ compiled = pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen() -> Iterator[None]:
-    """Leave the objects of other modules to no collection: going through all of them takes most of a test's time."""
+    """Exclude the objects of other modules from collections, which would take most of a test's time."""
     gc.collect()
     gc.freeze()
     yield
@@ -273,9 +274,13 @@ def test_batches_whose_results_exceed_the_budget_are_refused(backend: Backend) -
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_running_out_of_memory_is_a_memory_limit_error(backend: Backend) -> None:
     session = Session.from_model(mlp(1, 1 << 16, density=1.0).model(), backend=backend, max_memory=None)
-    x = np.broadcast_to(np.zeros((1, 1), np.float32), (1 << 40, 1))
-    with pytest.raises(MemoryLimitError, match="no more memory"):
-        session(x)
+    name = session.inputs[0].name
+    # Zeros take no memory until they are read; the outputs would take 16 TiB, or the copies of the inputs 4.
+    for x in (np.zeros((1 << 26, 1), np.float32), np.broadcast_to(np.zeros((1, 1), np.float32), (1 << 40, 1))):
+        ways: list[tuple[Callable[[Any], Any], Any]] = [(session, x), (session, {name: x}), (session.run, {name: x})]
+        for call, given in ways:
+            with pytest.raises(MemoryLimitError, match=rf"running {len(x):,} inputs: .*no more memory"):
+                call(given)
 
 
 def test_fewer_threads_are_used_where_their_arenas_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,7 +311,7 @@ def test_a_graph_without_operators_cannot_be_run(tmp_path: Path) -> None:
 
 
 def test_a_weight_too_large_to_be_dense() -> None:
-    """Of 10^12 elements seven are stored, and nothing of the dense size is ever made."""
+    """Seven of 10^12 elements are stored, and no array of the dense size is ever made."""
     rows = columns = 1_000_000
     indptr = np.zeros(rows + 1, np.int64)
     indptr[5:] = 7

@@ -1,4 +1,4 @@
-"""The rewriting of networks of integers with the numbers that they stand for."""
+"""The rewriting of networks of integers with the numbers that they represent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.runtime.test_integers import bytes_of, model, weights_of
 
 
 def test_the_integers_are_the_same() -> None:
-    """Sums of integers are exact, and those of the numbers that they stand for are rounded: some ties differ."""
+    """Sums of integers are exact, and those of the numbers that they represent are rounded, so some ties differ."""
     nodes = [
         g.Conv((1,), "a", "p", (2, 2), (1, 1), (1, 1)), g.Requantize((2, "s"), 0.5, 0.25, -100, 120),
         g.Conv((3,), "b", None, groups=6), g.Requantize((4, 0.01), 0.25, 0.3, -128, 127), g.Binary((5, 0.3), "mul"),

@@ -1,4 +1,4 @@
-"""Tests the public interface: what a session takes, refuses and survives."""
+"""Tests the public interface: the inputs that a session takes, refuses and survives."""
 
 from __future__ import annotations
 

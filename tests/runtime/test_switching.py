@@ -67,7 +67,7 @@ each_kind = pytest.mark.parametrize("model", MODELS, ids=["sequential", "softmax
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Let sessions find no compiled kernels, and return what their calls will learn of the compilation."""
+    """Let sessions find no compiled kernels, and return the answers that their calls will get about the compilation."""
     coming: list[bool] = []
     for kernel in switching.needed():
         kernel.resolve()
@@ -107,7 +107,7 @@ def test_a_session_stays_if_there_are_still_no_kernels(
     monkeypatch.setattr(switching, "needed", lambda: (Missing(),))
     session = Session.from_model(model)
     answers.append(True)
-    np.testing.assert_array_equal(session(X), session(X))  # the second call asks no more
+    np.testing.assert_array_equal(session(X), session(X))  # the second call asks nothing
     assert session.backend == "numpy"
 
 

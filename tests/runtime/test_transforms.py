@@ -1,4 +1,4 @@
-"""Rewrites keep a network's function, and leave units alone that something else can see."""
+"""Rewrites keep a network's function, and do not touch units that another operator can see."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Shape = tuple[int, ...]
 
 
 def model(graph: Graph, **shapes: Shape) -> Model:
-    """Return a model of sparse weights, so that an order of units is worth something."""
+    """Return a model of sparse weights, for which an order of units saves time."""
     random = np.random.default_rng(3)
     tensors = {}
     for name, shape in shapes.items():

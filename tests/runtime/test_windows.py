@@ -5,35 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from dcformat_runtime import isa
-from dcformat_runtime.compile.program import Program
 from dcformat_runtime.engine import KernelEngine
-from dcformat_runtime.network import Network
-from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
 
 from dcformat import from_dense
 from dcformat.graph import ReLU
-from tests.runtime.example_networks import Net, error, inputs
-
-
-def records(program: Program) -> list[np.ndarray]:
-    """Return the records of the program for one image."""
-    words = program.mem.view(np.int32)
-    plan = program.choices[1].address + isa.PLAN_STAGES
-    count, first = words[plan : plan + 2]
-    return [words[first + isa.RECORD_WIDTH * k :][: isa.RECORD_WIDTH] for k in range(count)]
-
-
-def check(network: Network) -> list[np.ndarray]:
-    """Compare with NumPy, with one thread and with six; return the records of the program."""
-    x = inputs(network, 1)
-    for exact in (False, True):
-        engine = KernelEngine(network, 1, exact)
-        found, expected = engine.run(x), NumpyEngine(network, exact).run(x)
-        assert np.array_equal(found, expected) if exact else error(found, expected) < 1e-5
-        shared = KernelEngine(network, 6, exact, hand_over=0.0001).run(x)
-        assert np.array_equal(shared, found) if exact else error(shared, expected) < 1e-5
-        assert np.array_equal(engine.run(x), found)  # the arena holds the values of the call before
-    return records(engine.program(True))
+from tests.runtime.example_networks import Net, check
 
 
 def depthwise(

@@ -82,7 +82,7 @@ def test_small_files_that_would_run_for_hours_are_refused_by_default() -> None:
 
 
 def test_making_a_network_ready_is_work_too() -> None:
-    """Each layer has tables of its own, although all name one tensor."""
+    """Each layer has its own tables, although all name one tensor."""
     model = mlp(30, 30, density=0.5).model()
     layers = tuple(Linear((k,), "w0") for k in range(40))
     entries = model.tensors["w0"].nnz

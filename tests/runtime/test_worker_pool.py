@@ -1,4 +1,4 @@
-"""Tests the worker pool: every piece is done once, errors reach the caller, and nothing is left behind."""
+"""Tests the worker pool: every piece is done once, errors reach the caller, and no thread remains."""
 
 from __future__ import annotations
 

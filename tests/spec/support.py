@@ -1,4 +1,4 @@
-"""What the tests of the specification share: the reference decoder, and both decoders' results in one form."""
+"""Shared parts of the tests of the specification: the reference decoder, and both decoders' results in one form."""
 
 from __future__ import annotations
 

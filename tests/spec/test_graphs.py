@@ -19,7 +19,7 @@ from tests.spec.support import of_graph, reference_graph, reference_reader
 
 
 def by_reference(raw: bytes, tensors: dict[str, Shape]) -> Any:
-    """Return what the reference decoder makes of a graph, or the code of its error."""
+    """Return the reference decoder's result for a graph, or the code of its error."""
     entries = [
         reference_reader.Entry(name, 0, "float32", 4, shape, 1.0, 0, 0, 0, True) for name, shape in tensors.items()
     ]
@@ -33,7 +33,7 @@ def by_reference(raw: bytes, tensors: dict[str, Shape]) -> Any:
 
 
 def by_package(raw: bytes, tensors: dict[str, Shape]) -> Any:
-    """Return what the package makes of a graph, in the same form."""
+    """Return the package's result for a graph, in the same form."""
     cursor = Cursor(raw)
     try:
         graph = read_graph(cursor, tensors)

@@ -84,7 +84,7 @@ def test_forms_and_dtypes() -> None:
         "sparse": "FORM_SPARSE", "sparse, shared": "FORM_SPARSE_SHARED", "copy": "FORM_COPY",
     }  # fmt: skip
     forms = constants("FORM_")
-    assert forms.pop("FORM_EXTENDED") == 7 and "where bits 0-2 are 7" in sentences("4. Tensor table")
+    assert forms.pop("FORM_EXTENDED") == 7 and "If bits 0-2 are 7" in sentences("4. Tensor table")
     assert {names[row[1].split(":")[0]]: int(row[0]) for row in rows if row[0]} == forms
     assert len(forms) == layout.FORMS
     from dcformat.model import STORAGE

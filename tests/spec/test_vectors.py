@@ -66,11 +66,13 @@ def test_frozen(folder: str) -> None:
 
 #: The reference decoder takes half a second or more for each of these.
 LONG = {
+    "codebook_65536_coder_3.dcf",
     "coder_3_nonempty_10.dcf",
     "container_most_labels.dcf",
     "container_packed_long.dcf",
     "long_empty_lines_coder_3.dcf",
     "long_largest_symbols_coder_3.dcf",
+    "model_ds_cnn_keywords.dcf",
     "model_lenet_300_100.dcf",
     "model_lenet_300_100_extreme.dcf",
     "model_lenet_5.dcf",
@@ -119,7 +121,7 @@ def test_the_bits_of_payloads_add_up(name: str) -> None:
 
 @pytest.mark.parametrize("name", GOOD_DELTAS)
 def test_deltas_make_new_files(name: str) -> None:
-    """[B1] to [B14]: the reference decoder and the package make the same of a delta and its base."""
+    """[B1] to [B14]: the reference decoder and the package get the same result from a delta and its base."""
     data, base = read("deltas", name), read("deltas", f"base_of_{name}")
     expected = DELTAS[name]["holds"]
     made = reference_decoder.summary(reference_decoder.apply(data, base))
@@ -244,7 +246,7 @@ RUNS = [name for name, entry in VALID.items() if "run" in entry]
 
 
 def run(name: str, inputs: list[list[float]]) -> list[list[float]]:
-    """Return what the specification's program makes of one sample."""
+    """Return the result of the specification's program for one sample."""
     file = reference_decoder.decode(read("valid", name))
     assert file.graph is not None
     tensors = {

@@ -1,3 +1,3 @@
-"""Stands before the real package on the path, so that a run of the tests goes as on a machine without llvmlite."""
+"""Precedes the real package on the path, so that the tests run as on a machine without llvmlite."""
 
 raise ModuleNotFoundError("No module named 'llvmlite'", name="llvmlite")

@@ -1,3 +1,3 @@
-"""Stands before the real package on the path, so that a run of the tests goes as on a machine without Numba."""
+"""Precedes the real package on the path, so that the tests run as on a machine without Numba."""
 
 raise ModuleNotFoundError("No module named 'numba'", name="numba")

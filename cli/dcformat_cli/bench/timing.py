@@ -26,7 +26,7 @@ except ImportError:  # not on Windows
     resource = None  # type: ignore[assignment]
 
 Floats = npt.NDArray[np.float32]
-#: What a runtime takes and returns: an array, or arrays by name if the network has several inputs or outputs.
+#: The inputs or outputs of a runtime: an array, or arrays by name if the network has several inputs or outputs.
 Arrays = npt.NDArray[Any] | dict[str, npt.NDArray[Any]]
 TimedCall = Callable[[Any], Any]
 
@@ -64,7 +64,7 @@ class Measured:
 def relative_error(found: Arrays, expected: Arrays) -> float:
     """Return the largest difference divided by the largest expected magnitude, or infinity if the shapes differ.
 
-    Of several outputs, the one that differs most counts.
+    If there are several outputs, the one that differs most counts.
     """
     if isinstance(found, dict) and isinstance(expected, dict):
         return max(relative_error(found[name], output) for name, output in expected.items())

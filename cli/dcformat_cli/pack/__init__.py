@@ -1,1 +1,1 @@
-"""The ways of `dcformat pack`: checkpoints, networks, deltas, and checkpoints of any size."""
+"""The parts of `dcformat pack`: checkpoints, networks, deltas, and checkpoints of any size."""

@@ -1,4 +1,4 @@
-"""Packing of a checkpoint in memory, with or without a network."""
+"""Packs a checkpoint in memory, with or without a network."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dcformat_interop import Checkpoint, match, read_checkpoint, read_deep_compression_net
+from dcformat_interop.checkpoint_reader import require_all
 from dcformat_interop.kinds import looks_like_checkpoint
 from dcformat_interop.packing.checkpoint_packing import value_notes
 from dcformat_interop.packing.shards import find_shards, is_several
@@ -37,6 +38,8 @@ def pack_checkpoint(options: PackOptions) -> None:
     architecture, pairs = options.known, options.pairs()
     options.output.check(*_files(options), options.labels_file, options.base)
     read = _read(options)
+    if architecture is None:  # otherwise, `match` wants all that the network needs
+        require_all(read.path, read.left_out)
     show_notes(read.notes)
     graph, order = None, list(read.tensors)
     if architecture is None and options.base is None:
@@ -56,7 +59,7 @@ def pack_checkpoint(options: PackOptions) -> None:
 
 
 def _files(options: PackOptions) -> list[str | Path]:
-    """Return the files that a checkpoint consists of."""
+    """Return the files of a checkpoint."""
     if not is_several(options.checkpoint):
         return [options.checkpoint]
     return [shard.path for shard in find_shards(options.checkpoint, max_memory=options.max_memory).shards]

@@ -1,4 +1,4 @@
-"""What `pack --base` adds to `pack`: the new model is stored as what changes from the base."""
+"""The part of `pack` for `--base`: it stores only what changes from the base to the new model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def is_dcf(path: Path) -> bool:
-    """Return whether a file begins like a ``.dcf`` file; stdin and pipes are taken for something else."""
+    """Return whether a file begins like a ``.dcf`` file; stdin and pipes count as something else."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -46,7 +46,7 @@ def with_network_of(base: str, model: Model, max_memory: int | None) -> Model:
 
 
 def packed_delta(model: Model, base: str, label: str, mode: Mode, max_memory: int | None) -> bytes:
-    """Return the bytes of the delta that makes a model of a base, after making the model again.
+    """Return the bytes of the delta that makes a model from a base, after applying it as a check.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def packed_delta(model: Model, base: str, label: str, mode: Mode, max_memory: in
 
 
 def line(label: str, size: int, delta: Delta, model: Model) -> str:
-    """Return one line about a delta: its size beside that of the new elements, and what becomes of the tensors."""
+    """Return one line about a delta: its size beside that of the new elements, and how many tensors change."""
     dense = sum(tensor.nbytes for tensor in model.tensors.values())
     compared = f"{dense / size:.1f}x smaller than the {dense:,} bytes of the new tensors"
     return f"{label}: {size:,} bytes, {compared}: {parts(delta)}"
@@ -79,5 +79,5 @@ def parts(delta: Delta) -> str:
 
 
 def as_json(delta: Delta) -> dict[str, Any]:
-    """Return what a delta does, for programs."""
+    """Describe a delta for programs."""
     return {"base": delta.base.hex(), "result": delta.result.hex(), **counts(delta)}

@@ -1,4 +1,4 @@
-"""Packing of a model in memory: the rewrites that keep its function, the choice of a mode, and the report."""
+"""Packs a model in memory: the rewrites that keep its function, the choice of a mode, and the report."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def rewritten(model: Model, mode: Mode, options: PackOptions) -> Model:
 
 
 def write_and_report(options: PackOptions, left_out: Mapping[str, str], model: Model, made: SmallestFile) -> None:
-    """Write the file, and tell its size and why its mode was kept."""
+    """Write the file, and print its size and why its mode was kept."""
     output = options.output
     with output.open() as out:
         out.write(made.data)

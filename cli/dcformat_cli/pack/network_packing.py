@@ -1,4 +1,4 @@
-"""Packing of a network from another format, after a check that it computes the same."""
+"""Packs a network from another format, after a check that it computes the same."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ _JOURNAL = ".packing.journal"
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Where the work is done, and how the output is divided.
+    """The place of the work, and the division of the output.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class _Coded(NamedTuple):
 
 
 class _Text(NamedTuple):
-    """What the file holds besides the tensors."""
+    """The contents of the file besides the tensors."""
 
     metadata: Mapping[str, str]
     extensions: Sequence[Extension]
@@ -109,11 +109,10 @@ def _packings(options: PackOptions, shards: Shards) -> list[Packing]:
     def packing(mode: Mode) -> Packing:
         return Packing(shards, mode, exact=options.exact, skip=options.skip, max_memory=options.max_memory)
 
-    if options.mode != "auto":
-        return [packing(options.mode)]
-    first = packing("fast")
-    modes = modes_to_try(first.parameters, options.seconds) if first.data_bytes < JOURNAL_FROM else ("fast",)
-    return [first, *(packing(mode) for mode in modes if mode != "fast")]
+    first = packing("fast" if options.mode == "auto" else options.mode)
+    modes = modes_to_try(options.mode, first.parameters, options.seconds)
+    others = modes[1:] if first.data_bytes < JOURNAL_FROM else ()
+    return [first, *map(packing, others)]
 
 
 @contextmanager
@@ -138,7 +137,7 @@ def _origin(shards: Shards, coded: _Coded) -> list[Extension]:
         return []
     if packing.selection.is_whole and exact:
         return [origin_section(shards)]
-    note("unpack cannot give back the files byte for byte, because some of their content is changed")
+    note("unpack cannot restore the files byte for byte, because some of their content is changed")
     return []
 
 
@@ -152,12 +151,12 @@ def _tried(coded: _Coded, text: _Text) -> ModeTrial:
 
 @contextmanager
 def _kept(path: Path | None) -> Iterator[None]:
-    """Say after a failure that what is finished is kept."""
+    """Say after a failure that the finished work is kept."""
     try:
         yield
     except BaseException:
         if path is not None:
-            note(f"what is finished is kept in {path}*; the same command continues from there")
+            note(f"the finished work is kept in {path}*; the same command continues from there")
         raise
 
 
@@ -177,7 +176,7 @@ def _directory(output: OutputFile) -> Iterator[None]:
         yield
     except BaseException:
         if is_new:
-            with suppress(OSError):  # What is finished is kept there.
+            with suppress(OSError):  # The finished work is kept there.
                 path.rmdir()
         raise
 
@@ -200,7 +199,7 @@ def _engine(spread: Spread) -> Executor:
 
 
 def _write(options: PackOptions, spread: Spread, coded: _Coded, text: _Text, trials: Sequence[ModeTrial]) -> None:
-    """Put the tensors together and report on the result."""
+    """Assemble the file from the tensors, and report on the result."""
     output, packing, mode = options.output, coded.packing, coded.packing.mode
     tensors = packing.coded(coded.journal)
     if spread.shard_bytes is not None and output.path is not None:

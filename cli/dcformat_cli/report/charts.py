@@ -79,7 +79,7 @@ def layers(rows: Sequence[LayerBar], wide: bool) -> Picture:
 
 
 def costs(rows: Sequence[CostBar], wide: bool) -> Picture:
-    """Draw what the values and positions of entries take as coded, and their entropies."""
+    """Draw the bits of entries' values and positions as coded, and their entropies."""
 
     def draw(figure: Any) -> None:
         axes = figure.subplots(1, 2, sharey=True) if wide else figure.subplots(2, 1)
@@ -139,7 +139,7 @@ def codebook(number: int, name: str, examined: Examined) -> Picture:
         few = len(codebook) <= _STEMS
         shown = _within_axes(codebook)
         places, heights = np.repeat(shown, 3), np.zeros((len(codebook), 3))
-        heights[:, 1], heights[:, 2] = counts, np.nan  # One path for all lines takes the least room.
+        heights[:, 1], heights[:, 2] = counts, np.nan  # One path for all lines takes the least space.
         axes.plot(places, heights.ravel(), color=colour("codebooks"), linewidth=2 if few else 1)
         if few:
             axes.plot(shown, counts, "o", color=colour("codebooks"), markersize=4)

@@ -1,4 +1,4 @@
-"""Whether a network fits on microcontrollers: what its program takes, and what a dozen chips have."""
+"""Decides whether a network fits on microcontrollers: the needs of its program, and the memory of a dozen chips."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ CHIPS = {
 OTHER_FLASH, OTHER_RAM = 1024, 256
 
 #: Bytes of flash beside the coded weights on a Cortex-M: for any program, and for each layer with weights; and how many
-#: times as many on an AVR. These and the next figures are above what `benchmarks/microcontrollers/programs.py` found.
+#: times as many on an AVR. These and the next figures are above those that `benchmarks/microcontrollers/programs.py`
+#: measured.
 CODE, CODE_PER_LAYER, AVR_FACTOR = 1300, 275, 2
 
 #: Bytes of memory beside the values: for any program, for each layer, and for each entry of the fullest row of a
@@ -54,7 +55,7 @@ _MAX_WORK, _MAX_BYTES = 1 << 29, 2 << 20
 
 
 class ProgramEstimate(NamedTuple):
-    """What a network's program takes in 8 bits, as an estimate.
+    """The estimated needs of a network's program in 8 bits.
 
     Attributes
     ----------
@@ -76,16 +77,16 @@ class ProgramEstimate(NamedTuple):
         return self.weights + factor * (CODE + CODE_PER_LAYER * self.layers)
 
     def lacks(self, chip: Chip) -> list[str]:
-        """Return what a chip has too little of for the program and the rest: flash, RAM, or nothing."""
+        """Return the resource of which a chip has too little for the program and the rest: flash, RAM, or nothing."""
         flash = self.flash(chip.processor) + OTHER_FLASH > 1024 * chip.flash
         ram = self.memory + OTHER_RAM > 1024 * chip.ram
         return ["flash"] * flash + ["RAM"] * ram
 
 
 def estimate(file: DcfFile, max_memory: int | None) -> ProgramEstimate | str:
-    """Export the network in 8 bits, and return what its program takes; or the reason why there is none.
+    """Export the network in 8 bits, and return the needs of its program, or the reason why there is none.
 
-    Scales come from random inputs, so the program is of the right size but not accurate: it is thrown away.
+    Scales come from random inputs, so the program has the right size but is not accurate, and is discarded.
     """
     from dcformat_runtime.c_export import ExportOptions, export_c
 

@@ -1,4 +1,4 @@
-"""Everything that a report tells, collected from an open file."""
+"""The facts of a report, collected from an open file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Steps (about a nanosecond each) that a report spends on decoding tensors, the largest payloads first.
 _MAX_WORK = 1 << 34
-#: Tensors that are decoded at most.
+#: Maximum number of tensors that are decoded.
 _MAX_TENSORS = 1000
 
 #: Parts of a file, in the order of legends.
@@ -40,7 +40,7 @@ ReportProgress = Callable[[int, int, str], None]
 
 
 class TensorFacts(NamedTuple):
-    """A tensor: its entry in the table of contents, and what decoding it told, or None with the reason."""
+    """A tensor: its entry in the table of contents, and its decoded facts, or None with the reason."""
 
     info: TensorInfo
     examined: Examined | None
@@ -63,14 +63,14 @@ class TensorFacts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a report tells of a file.
+    """The facts of a report about a file.
 
     Attributes
     ----------
     name : str
         The file as the user named it.
     file : DcfFile
-        For what needs no decoding.
+        For facts that need no decoding.
     tensors : sequence of TensorFacts
         All tensors, in the file's order.
     sizes : sequence of OtherSize
@@ -81,7 +81,7 @@ class Facts:
     architecture : str or None
         The published network that the file holds.
     program : ProgramEstimate or str
-        What the network takes on a microcontroller, or why that is unknown.
+        The needs of the network on a microcontroller, or why they are unknown.
     """
 
     name: str

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 #: Elements of the largest weight that is drawn, and the number of pictures.
 _LARGEST, _TILES = 1 << 22, 64
-#: The side of the smallest square of inputs that is seen as a picture, and of the smallest filter.
+#: The side of the smallest square of inputs that counts as a picture, and of the smallest filter.
 _SIDE, _FILTER = 8, 3
-#: Rows and columns of a matrix that is drawn as a whole, at most.
+#: Maximum number of rows and columns of a matrix that is drawn as a whole.
 _MATRIX = 256
 
 
@@ -50,7 +50,7 @@ class FirstLayer(NamedTuple):
 
 
 def first_layer(file: DcfFile) -> FirstLayer | None:
-    """Return the pictures of the first layer's weight, or None if it is no picture, is too large, or is all zeros.
+    """Return the pictures of the first layer's weight, or None if it is not a picture, is too large, or is all zeros.
 
     Raises
     ------

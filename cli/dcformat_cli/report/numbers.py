@@ -10,7 +10,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
-#: Floats of eight bits: bits of the exponent, its bias, and the bit patterns that are no number.
+#: Floats of eight bits: bits of the exponent, its bias, and the bit patterns that are not a number.
 _EIGHT_BITS = {
     "float8_e4m3fn": (4, 7, (0x7F, 0xFF)),
     "float8_e5m2": (5, 15, (0x7C, 0x7D, 0x7E, 0x7F, 0xFC, 0xFD, 0xFE, 0xFF)),
@@ -34,7 +34,7 @@ def numbers(values: Array, dtype: str, scale: float = 1.0) -> Floats:
     if dtype in _EIGHT_BITS:
         table: Floats = _of_eight_bits(*_EIGHT_BITS[dtype])[values]
         return table
-    with np.errstate(over="ignore", invalid="ignore"):  # infinities and signalling NaN stay what they are
+    with np.errstate(over="ignore", invalid="ignore"):  # infinities and signalling NaNs stay unchanged
         if dtype == "bfloat16":
             return (values.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
         if dtype == "float8_e8m0fnu":

@@ -75,7 +75,7 @@ def _largest(facts: Facts, count: int) -> list[TensorFacts]:
 
 
 class TensorRow(NamedTuple):
-    """A row of the table of tensors; numbers of bits are None for what was not examined or does not exist."""
+    """A row of the table of tensors; numbers of bits are None for parts that were not examined or do not exist."""
 
     name: str
     shape: str

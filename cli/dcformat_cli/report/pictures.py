@@ -61,7 +61,7 @@ def picture(key: str, title: str, text: str, size: tuple[int, int], draw: Callab
     size : tuple of int
         Width and height in CSS pixels.
     draw : callable
-        Draws on the figure that it gets, in the colours of `colour`.
+        Draws on the given figure, in the colours of `colour`.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-#: Bytes of dense tensors that are compressed, at most. Beyond that, sizes are estimates from the tensors' beginnings.
+#: Maximum number of bytes of dense tensors that are compressed; beyond that, sizes are estimated from their beginnings.
 _SAMPLE = 8 << 20
 
 

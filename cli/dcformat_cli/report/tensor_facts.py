@@ -1,4 +1,4 @@
-"""What a report tells of one tensor: its bits by purpose, how often its codes occur, and a histogram of its values."""
+"""The facts of one tensor in a report: its bits by purpose, the counts of its codes, and a histogram of its values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 
-#: Values that a histogram is made of, at most, and the number of its bins.
+#: Maximum number of values in a histogram, and the number of its bins.
 _SAMPLE, _BINS = 1 << 18, 64
 #: Codes that are counted at a time, because NumPy makes eight bytes of each.
 _PART = 1 << 20
@@ -62,7 +62,7 @@ class Examined(NamedTuple):
 
 
 def examine(file: DcfFile, name: str, feed: Callable[[Iterable[Array]], None]) -> Examined:
-    """Decode a tensor and return what a report tells of it.
+    """Decode a tensor and return its facts.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from dcformat_cli.report.treemap import Box, cut, squarify
 if TYPE_CHECKING:
     from dcformat_cli.report.facts import Facts
 
-#: Tensors with a cell of their own.
+#: Number of tensors that have their own cell.
 _CELLS = 40
 #: CSS pixels of the map on a wide screen and on a phone, and of the smallest cell that has room for its name.
 WIDE, NARROW = Box(0, 0, 920, 420), Box(0, 0, 330, 460)
@@ -27,7 +27,7 @@ class Strip(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A rectangle of the map, in percent of it; `labelled` tells where it has room for its name."""
+    """A rectangle of the map, in percent of it; `labelled` states where it has space for its name."""
 
     name: str
     bytes: float

@@ -1,6 +1,6 @@
 """The JSON documents of all verbs, as JSON Schema (draft 2020-12): `dcformat VERB --json-schema` prints them.
 
-A verb may have several documents, depending on its options. docs/json.md is made of the same table.
+A verb may have several documents, depending on its options. docs/json.md is made from the same table.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DOCUMENTS = {**file_verbs.DOCUMENTS, **network_verbs.DOCUMENTS}
 
 _VERSION = {"const": SCHEMA, "description": "the version of this layout"}
 
-#: What every verb prints instead if it fails.
+#: The document that every verb prints if it fails.
 FAILURE: dict[str, Schema] = {
     "schema": _VERSION,
     "error": record(

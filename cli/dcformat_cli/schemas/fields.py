@@ -1,4 +1,4 @@
-"""The parts of which the schemas are made; each has a description, which docs/json.md shows."""
+"""The parts of the schemas; each has a description, which docs/json.md shows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def array(about: str, items: Schema) -> Schema:
 
 
 def record(about: str, keys: Mapping[str, Schema], optional: tuple[str, ...] = ()) -> Schema:
-    """Return the schema of an object with these keys; all but the optional ones are always there."""
+    """Return the schema of an object with these keys; all except the optional ones are always present."""
     required = [key for key in keys if key not in optional]
     return typed("object", about, properties=dict(keys), required=required)
 

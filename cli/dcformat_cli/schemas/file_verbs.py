@@ -178,7 +178,7 @@ DOCUMENTS: dict[str, dict[str, dict[str, Schema]]] = {
                 "largest": maybe(number("the largest difference")),
                 "codebook": array("numbers of shared values in both", count("shared values"))})),
             "unchanged": count("tensors that are the same"),
-            "network": text("what became of it", "same", "changed", "added", "removed", "none"),
+            "network": text("the comparison's result", "same", "changed", "added", "removed", "none"),
             "labels": flag("whether the labels differ"), "metadata": flag("whether the metadata differ"),
             "outputs": maybe(array("the outputs for random inputs; null if they are not compared", record("an output", {
                 "name": text("its name"), "difference": number("the largest difference"),

@@ -1,4 +1,4 @@
-"""The documents of the verbs that run, time and train networks; see `files`."""
+"""The documents of the verbs that run, time and train networks; see `file_verbs`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DOCUMENTS: dict[str, dict[str, dict[str, Schema]]] = {
         "on a data set": {"file": FILE, "backend": BACKEND, "images": count("the test images"),
                           "correct": count("those that are right"), "accuracy": share("`correct` divided by `images`")},
         "--input": {"file": FILE, "backend": BACKEND, "images": count("the batch; 1 for a network that takes none"),
-                    "classes": maybe(array("the classes; null unless the only output tells classes", count("a class"))),
+                    "classes": maybe(array("the classes; null unless the only output classifies", count("a class"))),
                     "(labels)": array("their labels, if the file has any", text("a label")), "outputs": OUTPUTS},
         "--input -o": {"file": FILE, "backend": BACKEND, "images": count("the batch; 1 for a network that takes none"),
                        "output": OUTPUT,

@@ -9,7 +9,7 @@ SHAPE = array("its shape", count("a length"))
 FILE = text("the file that was read, as the command line names it")
 OUTPUT = text("the file that was written; `stdout` for `-o -`")
 MODE = text("the mode of the file", "fast", "small", "tiny")
-LEFT_OUT = mapping("entries of the checkpoint that the file cannot hold, with the reasons", text("the reason"))
+LEFT_OUT = mapping("entries of the checkpoint that are left out, with the reasons", text("the reason"))
 TRIED = mapping(
     "the modes that were tried",
     record("a trial", {"bytes": count("bytes of the file"),

@@ -1,4 +1,4 @@
-"""`dcformat apply`: make the new file of a delta and its base."""
+"""`dcformat apply`: make the new file from a delta and its base."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def apply_command(
 
 
 def _write(new: Application, mode: AnyMode, output: OutputFile) -> tuple[Mode, int]:
-    """Write the new file; return its mode and size. Only if there is a choice of modes, files are kept in memory."""
+    """Write the new file; return its mode and size. Files are kept in memory only if there is a choice of modes."""
     from dcformat.modes import modes_to_try, smallest_file
 
     infos = new.infos
@@ -70,7 +70,7 @@ def _write(new: Application, mode: AnyMode, output: OutputFile) -> tuple[Mode, i
         write(each, file)
         return file.getvalue()
 
-    modes = modes_to_try(sum(info.size for info in infos.values())) if mode == "auto" else (mode,)
+    modes = modes_to_try(mode, sum(info.size for info in infos.values()))
     with output.open() as out:
         if len(modes) == 1:
             return modes[0], write(modes[0], out)

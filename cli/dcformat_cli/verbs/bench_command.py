@@ -74,17 +74,19 @@ class BenchOptions:
 def bench_command(**options: Any) -> None:
     """Time the network of FILE (- for stdin) on this runtime and on the other installed runtimes.
 
-    The figures are medians over many calls; the runtimes take short turns. A ratio above 1 tells how many times longer
-    the other runtime takes. The outputs are compared first: a runtime whose results differ, because it computes in
-    bfloat16 for example, is shown with its error. Other programs on the machine disturb the figures.
+    The figures are medians over many calls; the runtimes take short turns. A ratio is the other runtime's time divided
+    by this one's. The outputs are compared first: a runtime whose results differ, because it computes in bfloat16 for
+    example, is shown with its error. Other programs on the machine disturb the figures.
 
-    A network with several inputs or outputs, or of other dtypes than float32, is timed on this runtime alone, with
+    A network with several inputs or outputs, or of dtypes other than float32, is timed on this runtime alone, with
     random floats and with whole numbers 0 and 1. One that takes no batch is timed at batch 1.
     """
     _bench(BenchOptions(**options))
 
 
 def _bench(options: BenchOptions) -> None:
+    import dcformat_runtime
+
     file, array = options.file, options.array
     if file == "-" == array:
         raise misuse("expected FILE or --input from stdin, found both")
@@ -102,6 +104,8 @@ def _bench(options: BenchOptions) -> None:
             graph = content.graph
         if graph is None:
             raise UnfitError(path, "a network", "only tensors")
+        # A file that cannot run is refused here, since errors of the workers lose their class.
+        dcformat_runtime.load(str(path), **limits)
         if array is not None and not is_plain(graph):
             raise UnfitError(path, "one input and one output, both float32 (batch, ...), for --input", repr(graph))
         if all(port.batch_axis is None for port in graph.inputs):

@@ -1,4 +1,4 @@
-"""`dcformat compress MODEL`: compress a network of another program, or a packed one, without training it."""
+"""`dcformat compress MODEL`: compress another program's network, or a packed one, without training it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 #: The networks that `dcformat compress` trains itself.
 NETWORKS = ("lenet-300-100", "lenet-5")
 
-#: What to give instead of a file that holds no network.
+#: The files to give instead of one that holds no network.
 _INSTEAD = (
     "an ONNX or TensorFlow Lite model, a .pt2 program or a .dcf file with a network (to start from a checkpoint, use "
     "compress lenet-5 --checkpoint FILE or compress --module)"
@@ -75,7 +75,7 @@ class CalibratedOptions:
         self.output.check(self.model, self.calibration)
 
     def goal(self, elements: int) -> CalibrationGoal:
-        """Return the goal, for a network with so many elements in its tensors."""
+        """Return the goal, for a network with a number of elements in its tensors."""
         from dcformat_pruning.calibration import CalibrationGoal
 
         if self.size is not None or self.bits is not None:
@@ -151,17 +151,17 @@ _ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
 def compress_calibrated_command(**options: Any) -> None:
     """Compress MODEL (ONNX, TensorFlow Lite, .pt2 or .dcf; - for stdin) without training it.
 
-    MODEL may also be a repository in the cache of Hugging Face (org/name) that holds such a file.
+    MODEL may also be a repository in the Hugging Face cache (org/name) that holds such a file.
 
     Weights are pruned and shared layer by layer, so that the outputs at the calibration inputs change least for the
-    bits that are saved, and each layer makes up for the errors of those before it. Every fifth input is kept to compare
-    the networks. The price of a bit is changed until the goal is reached: each line shows a price's size and change.
+    saved bits, and each layer makes up for the errors of those before it. Every fifth input is kept to compare the
+    networks. The price of a bit is changed until the goal is reached: each line shows a price's size and change.
     """
     _compress(CalibratedOptions(**options))
 
 
 def takes(args: Sequence[str], parent: click.Context | None) -> bool:
-    """Return whether the arguments of `dcformat compress` name a file, which this command takes, and not a network."""
+    """Return whether the arguments of `dcformat compress` name a file, for this command, and not a network."""
     command = compress_calibrated_command
     # The command keeps the help option of the first context that it meets, so this one must inherit `-h`.
     context = click.Context(command, parent=parent, ignore_unknown_options=True, resilient_parsing=True)

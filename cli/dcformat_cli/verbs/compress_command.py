@@ -1,4 +1,4 @@
-"""`dcformat compress`: train, or start from a checkpoint, and end with a packed, verified and evaluated file."""
+"""`dcformat compress`: train, or start from a checkpoint, and make a packed, verified and evaluated file."""
 
 from __future__ import annotations
 

@@ -172,12 +172,12 @@ def _epochs(text: str) -> int | tuple[int, ...]:
 def compress_module_command(**options: Any) -> None:
     """Compress your own network with your own data.
 
-    The network is pruned, its weights are shared and rounded, and the result is packed, again and again, until the
-    smallest file that holds the goal on the validation data is found. The dense network teaches each of them. Only the
-    functions that you name are executed. The test data are read once, at the end.
+    The command prunes the network, shares and rounds its weights, and packs the result, again and again, until it finds
+    the smallest file that meets the goal on the validation data. The dense network teaches each of these networks. Only
+    the functions that you name are executed. The test data are read once, at the end.
 
     After an interruption, FILE.stages holds the completed stages, and --resume continues from them. If no network
-    reaches the goal, the nearest is written, and the exit code is 1.
+    reaches the goal, the command writes the nearest one, and the exit code is 1.
     """
     _compress(ModuleOptions(**options))
 

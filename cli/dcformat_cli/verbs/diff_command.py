@@ -1,4 +1,4 @@
-"""`dcformat diff`: what two files have in common, and what changed."""
+"""`dcformat diff`: compare two files."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _INPUTS = 4
 @max_work()
 @as_json()
 def diff_command(first: str, second: str, max_memory: int | None, max_work: int | None, as_json: bool) -> None:
-    """Compare two files: tensors that were added, removed or changed, the network, and what it computes.
+    """Compare two files: the tensors that were added, removed or changed, the network, and its outputs.
 
-    Values are compared bit by bit. If both files hold networks with the same inputs and outputs, both get the same
+    Values are compared bit by bit. If both files hold networks with the same inputs and outputs, both run on the same
     random inputs. The exit code is 0 whether the files differ or not.
     """
     if first == second == "-":

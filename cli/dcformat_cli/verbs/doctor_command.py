@@ -6,7 +6,7 @@ import importlib
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 #: Bytes beside the tensors, such as those of an optimizer, that are worth a line.
 _BESIDE = 1 << 14
 
-#: Optional packages, and what they are for.
+#: Optional packages, and their uses.
 _EXTRAS = {
     "numba": "compiled kernels", "torch": "compress, study, PyTorch files", "matplotlib": "plots of study",
     "onnx": "ONNX models", "onnxscript": "PyTorch programs", "onnxruntime": "fast checks of ONNX models",
@@ -49,11 +49,11 @@ _NAMED = 4
 @max_memory()
 @as_json()
 def doctor_command(model: str | None, max_memory: int | None, as_json: bool) -> None:
-    """Tell why MODEL (- for stdin) is as large as it is, and what packing gives.
+    """Explain why MODEL (- for stdin) is as large as it is, and how small packing makes it.
 
     MODEL is a checkpoint (safetensors, .npz, PyTorch), a network (ONNX, TFLite, .pt2) or a .dcf file. It may also be a
-    directory with safetensors files, their index, or a repository in the cache of Hugging Face (org/name). Its tensors
-    are packed in memory, and nothing is written. Without MODEL, the command examines the installation.
+    directory with safetensors files, their index, or a repository in the Hugging Face cache (org/name). Its tensors are
+    packed in memory, and nothing is written. Without MODEL, the command examines the installation.
     """
     document = _installation() if model is None else _examined(model, max_memory)
     if as_json:
@@ -91,7 +91,7 @@ def _examined(name: str, max_memory: int | None) -> dict[str, Any]:
         "beside": max(beside, 0) if verb == "pack" else 0,
         "findings": [dict(finding._asdict()) for finding in found],
         "packed": {trial.mode: trial.bytes for trial in packed.trials},
-        "command": _command(name, verb, any(finding.what.startswith("float64") for finding in found)),
+        "command": _command(name, verb, any(finding.what.startswith("float64") for finding in found), left_out),
     }
 
 
@@ -106,15 +106,16 @@ def _stored(content: DcfFile, name: str) -> Stored:
     return Stored(content.usage(name).coder, content.info(name).payload_bytes)
 
 
-def _command(name: str, verb: str, wide: bool) -> str:
-    """Return the command that makes the file smaller."""
+def _command(name: str, verb: str, wide: bool, left_out: Iterable[str]) -> str:
+    """Return the command that makes the file smaller, without the entries that have to be left out."""
     output = f"{Path(name).stem}.new.dcf" if name != "-" else "model.dcf"
     words = ["dcformat", verb, shlex.quote(name), "-o", shlex.quote(output)]
-    return " ".join([*words, "--float32"] if wide and verb == "pack" else words)
+    words += ["--float32"] if wide and verb == "pack" else []
+    return " ".join(words + [f"--skip {shlex.quote(each)}" for each in left_out])
 
 
 def _tensors(path: Path, max_memory: int) -> tuple[Mapping[str, Dense], dict[str, str]]:
-    """Return the tensors of any file that `pack` reads, and why others are left out."""
+    """Return the tensors of any file that `pack` reads, and the reasons why others are left out."""
     from dcformat_interop import Dense, read_checkpoint
 
     from dcformat_cli.foreign_networks import network_kind, read_network
@@ -195,7 +196,7 @@ def _version(name: str) -> str | None:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         return None if error.name == name else f"broken: {error}"
-    except Exception as error:  # A package that does not fit others may raise anything.
+    except Exception as error:  # A package that does not fit the others may raise anything.
         return f"broken: {(str(error).strip().splitlines() or [type(error).__name__])[0]}"
     return str(getattr(module, "__version__", "unknown"))
 

@@ -31,8 +31,8 @@ def onnx_command(
     """Write the network of FILE (- for stdin) as an ONNX model, and check it.
 
     Names of inputs, outputs and tensors stay the same, and so do the dtypes of tensors. The model takes preprocessed
-    input; mean, std and labels become its metadata. It must pass onnx's checker and compute what the file computes from
-    random inputs, in onnxruntime or, if that is not installed, in onnx's evaluator.
+    input; mean, std and labels become its metadata. It must pass onnx's checker and compute the same outputs as the
+    file from random inputs, in onnxruntime or, if that is not installed, in onnx's evaluator.
     """
     require_onnx("an ONNX model")
     from dcformat_interop.onnx_export import to_onnx

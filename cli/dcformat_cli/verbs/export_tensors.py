@@ -24,7 +24,7 @@ def state_dict_command(
 ) -> None:
     """Write the tensors of FILE (- for stdin) as a state_dict, which torch.load reads with weights_only=True.
 
-    Names, shapes, dtypes and bits stay the same, but scaled int8 becomes float32.
+    Names, shapes, dtypes and bits stay the same, except that scaled int8 becomes float32.
     """
     require_torch("a state_dict")
     from dcformat_interop.state_dict_export import write_state_dict
@@ -55,7 +55,7 @@ def scipy_command(
     """Write a tensor of FILE (- for stdin) as a sparse matrix in CSR form, which scipy.sparse.load_npz reads.
 
     Rows are the tensor's first dimension, and columns all others. The tensor is never made dense. Values keep their
-    dtype, but float16, bfloat16 and scaled int8 become float32.
+    dtype, except that float16, bfloat16 and scaled int8 become float32.
     """
     from dcformat_interop.scipy_export import write_csr
 

@@ -48,7 +48,7 @@ def inspect_command(
     after coding. The column "codebook" has the number of shared values. The rows of the second table add up to the size
     of the file.
 
-    --tensor shows tensors in detail instead, and --hex where the parts of the file, or of these tensors, are.
+    --tensor shows tensors in detail instead, and --hex the places of the parts of the file, or of these tensors.
 
     FILE may also be the index of several files (*.dcf.index.json), or their directory.
     """

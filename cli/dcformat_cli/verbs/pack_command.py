@@ -55,7 +55,7 @@ _TAKEN_BY_DCF = {"checkpoint", "output", "base", "mode", "seconds", "max_memory"
     type=Choice(("escape", "filler")),
     default="escape",
     show_default=True,
-    help="How to bridge long runs of zeros; filler is the way of Deep Compression, and implies Huffman coding.",
+    help="How to bridge long runs of zeros; filler is the method of Deep Compression, and implies Huffman coding.",
 )
 @click.option(
     "--mean",
@@ -132,18 +132,18 @@ def pack_command(**options: Any) -> None:
     """Pack MODEL: a state_dict (safetensors, .npz, PyTorch; - for stdin) or a network (ONNX, TFLite, .pt2).
 
     MODEL may also be a directory with safetensors files, their index (*.safetensors.index.json), or a repository in the
-    cache of Hugging Face (org/name). Safetensors files of any size are packed tensor by tensor; after an interruption,
-    the same command continues.
+    Hugging Face cache (org/name). Safetensors files of any size are packed tensor by tensor; after an interruption, the
+    same command continues.
 
     The command recognises MODEL by its content, not by its name. It matches tensors to the architecture by name, or by
-    order and shape, keeps their names and values exactly, and gives codebooks to layers with few distinct values. It
-    leaves out, with a note, what a .dcf file cannot hold, such as text or complex128. A .net file is taken for the
-    SqueezeNet that the authors of Deep Compression published. Without --architecture, the file holds only the tensors
-    and cannot be run.
+    order and shape, keeps their names and values exactly, and gives codebooks to layers with few distinct values. A
+    note names the entries that a .dcf file cannot hold, such as text or complex128; they are left out. A .net file is
+    read as the SqueezeNet that the authors of Deep Compression published. Without --architecture, the file holds only
+    the tensors and cannot be run.
 
     An ONNX or TensorFlow Lite model, or a program that torch.export.save wrote, holds its own network. It is packed if
-    all of its operators can be, and if the packed network computes what onnxruntime, onnx's reference evaluator, LiteRT
-    or PyTorch computes from random inputs.
+    all of its operators can be, and if the packed network computes the same outputs from random inputs as onnxruntime,
+    onnx's reference evaluator, LiteRT or PyTorch.
 
     With --base, the output is a delta: it holds only what changes from OLD.dcf, and `dcformat apply` makes the new file
     from both. MODEL may then also be a .dcf file, and a checkpoint takes its network from OLD.dcf.
@@ -216,7 +216,7 @@ def _pack_dcf(options: PackOptions) -> None:
     if options.base is None:
         raise misuse(f"{path}: a .dcf file is packed already; --base OLD.dcf stores what changes from another one")
     others = {field.name for field in fields(options)} - _TAKEN_BY_DCF
-    refuse(f"{path} is taken as it is, and only --base, --mode, --max-memory and -o apply to it", *others)
+    refuse(f"{path} is packed unchanged, and only --base, --mode, --max-memory and -o apply to it", *others)
     options.output.check(path, options.base)
     model = dcformat.load(path, max_memory=options.max_memory)
     write_and_report(options, {}, model, packed(model, options))

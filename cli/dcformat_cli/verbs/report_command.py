@@ -32,7 +32,7 @@ def report_command(file: str, output: OutputFile, max_memory: int | None, max_wo
     of each tensor, pictures of the first layer, histograms with codebooks, the lengths of codes, recorded metrics,
     sizes in other formats, and the microcontrollers that the network fits.
 
-    Of a large file, the page shows the largest tensors in detail, estimates the sizes of other formats from samples,
+    For a large file, the page shows the largest tensors in detail, estimates the sizes of other formats from samples,
     and says so.
     """
     require_report()
@@ -54,7 +54,7 @@ def report_command(file: str, output: OutputFile, max_memory: int | None, max_wo
 
 
 def _document(facts: Facts, output: OutputFile, size: int) -> dict[str, Any]:
-    """Return what the page tells, for programs."""
+    """Return the facts of the page for programs."""
     from dcformat_cli.report.chips import CHIPS, ProgramEstimate
     from dcformat_cli.report.published import PUBLISHED
     from dcformat_cli.report.stages import recorded_stages

@@ -211,7 +211,7 @@ def _only_name(inputs: Sequence[PortInfo], label: str) -> str:
 
 @contextmanager
 def _naming_inputs(file: str, inputs: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
-    """Name the file in errors: that of the array that does not fit the network, or else the network's own."""
+    """Name the file in errors: that of the array that does not fit the network, or else that of the network."""
     from dcformat_runtime import InputError
 
     try:

@@ -87,8 +87,8 @@ def criteria_command(
     from dcformat_pruning.meter import Meter
     from dcformat_pruning.study.criteria_report import plot, to_csv, to_markdown
 
-    prepare(out, force, ("study-criteria.csv", "study-criteria.md", "study-criteria.png"))
     images = training_data(data)
+    prepare(out, force, ("study-criteria.csv", "study-criteria.md", "study-criteria.png"))
     rows: list[ComparisonRow] = []
     criteria = {baseline.name: study.compared_criteria(0, baseline.name, names) for baseline in study.BASELINES}
     counts = {name: len(compared) * len(study.RATIOS) for name, compared in criteria.items()}
@@ -137,7 +137,7 @@ def article_command(
     data: Path | None,
     as_json: bool,
 ) -> None:
-    """Repeat the figures of an article on a network trained as the article's, on the test set.
+    """Repeat the figures of an article on a network trained as in the article, on the test set.
 
     The article is V. Rakivnenko, "Deep Compression, 2015: How Much More Can We Squeeze in 2025?", Towards AI, 2025.
 
@@ -149,10 +149,8 @@ def article_command(
     from dcformat_pruning.study import article, article_run
     from dcformat_pruning.study.criteria_report import article_markdown, to_csv
 
-    prepare(out, force, ("study-article.csv", "study-article.md"))
-    if resume is not None:
-        resume.mkdir(parents=True, exist_ok=True)
     images, test = training_data(data), load_test_images(data)
+    prepare(out, force, ("study-article.csv", "study-article.md"), resume)
     rows: list[RepeatedRow] = []
     with reporting() as report:
         meter = Meter(report, _work(seeds, {"article's": epochs * article.rows_of_one()}, dense))
@@ -188,7 +186,7 @@ def _work(seeds: int, retraining: Mapping[str, int], dense: float = _DENSE) -> l
 def schedules_command(
     seeds: int, epochs: int, ratio: float, out: Path | None, force: bool, data: Path | None, as_json: bool
 ) -> None:
-    """Train and prune LeNet-300-100 by several schedules: at once, in rounds, gradually, or sparse from the start.
+    """Train and prune LeNet-300-100 by several schedules: in one step, in rounds, gradually, or sparse from the start.
 
     All schedules train for the same number of epochs and keep the same number of weights. Accuracies are on images held
     out of the training set.
@@ -199,8 +197,8 @@ def schedules_command(
     from dcformat_pruning.meter import Meter
     from dcformat_pruning.study.criteria_report import schedules_markdown, to_csv
 
-    prepare(out, force, ("study-schedules.csv", "study-schedules.md"))
     images = training_data(data)
+    prepare(out, force, ("study-schedules.csv", "study-schedules.md"))
     rows: list[ScheduleRow] = []
     with reporting() as report:
         meter = Meter(report, [(f"schedules, seed {seed}", 1.0) for seed in range(seeds)])
@@ -234,8 +232,8 @@ def layers_command(seeds: int, epochs: int, out: Path | None, force: bool, data:
     from dcformat_pruning.meter import Meter
     from dcformat_pruning.study import rank_layers, train_strong
 
-    prepare(out, force, ("study-layers.md",))
     images = training_data(data)
+    prepare(out, force, ("study-layers.md",))
     document: list[dict[str, Any]] = []
     tables: list[TextTable] = []
     with reporting() as report:

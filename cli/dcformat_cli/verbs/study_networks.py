@@ -78,15 +78,12 @@ def networks_command(
     from dcformat_pruning.study.network_report import networks_markdown, plot_networks
     from dcformat_pruning.study.network_runs import NetworkStudy, image_data, run
 
-    if out is not None:
-        prepare(out, force, _FILES)
-    if resume is not None:
-        resume.mkdir(parents=True, exist_ok=True)
     compared["criteria"] = tuple(name for name in CRITERIA if name in compared["criteria"])
     study = NetworkStudy(**compared)
     if is_archive(data):
         require_pillow("the archive of images")
     images = image_data(data)
+    prepare(out, force, _FILES, resume)
     rows: list[NetworkRow] = []
     with reporting() as report:
         for rows in run(study, images, resume, Meter(report, study.work())):

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @data()
 @as_json()
 def sweep_command(out: Path, engine: str, address: str | None, data: Path | None, as_json: bool, **grid: Any) -> None:
-    """Prune, retrain, share and pack LeNet-300-100 in every combination of the options that may be repeated.
+    """Prune, retrain, share and pack LeNet-300-100 for every combination of the options that may be repeated.
 
     Accuracies are on images held out of the training set. The command keeps finished points in DIR/sweep.db, an Optuna
     study: after an interruption, the same command continues, and another grid adds to the study. DIR/sweep.csv has all
@@ -50,10 +50,12 @@ def sweep_command(out: Path, engine: str, address: str | None, data: Path | None
         from dcformat_pruning import sweep
     except ImportError as error:
         raise MissingExtraError(f"sweep needs Optuna: pip install 'dcformat[sweep]' ({error})") from None
-    out.mkdir(exist_ok=True)
     settings = sweep.SweepSettings(
         grid["dense_epochs"], grid["epochs"], grid["mode"], None if data is None else str(data), grid["images"]
     )
+    # Whoever works out points loads the images again, maybe on another machine; without data, no directory is made.
+    sweep.images_for(settings)
+    out.mkdir(exist_ok=True)
     points = sweep.grid(grid["criteria"], grid["densities"], grid["clusters"], grid["seeds"])
     left = len(points) - len(set(points) & set(sweep.outcomes(out)))
     if left < len(points):

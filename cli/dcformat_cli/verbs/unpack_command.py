@@ -61,7 +61,7 @@ def unpack_command(
     FILE may also be the index of several files (*.dcf.index.json), or their directory. If the tensors were packed from
     several safetensors files, and OUT is a directory (--format shards makes it), it gets the same files, byte for byte.
 
-    With --skip-damaged, the command writes those tensors of a damaged or truncated file that are whole. The exit code
+    With --skip-damaged, the command writes the intact tensors of a damaged or truncated file. The exit code
     is 0 if there is at least one.
     """
     chosen = form or _form(output)
@@ -120,7 +120,7 @@ def _opened(file: str, max_memory: int | None, max_work: int | None, skip_damage
 
 def _check_shards(output: OutputFile, wanted: Sequence[str], skip_damaged: bool) -> None:
     if wanted or skip_damaged:
-        raise misuse("--format shards gives back whole files: --tensor and --skip-damaged need another format")
+        raise misuse("--format shards restores whole files: --tensor and --skip-damaged need another format")
     if output.path is None:
         raise misuse("--format shards: expected a directory for the output, found stdout")
     if output.path.exists() and not output.path.is_dir():
@@ -128,7 +128,7 @@ def _check_shards(output: OutputFile, wanted: Sequence[str], skip_damaged: bool)
 
 
 def _restored(content: PackedFiles, output: OutputFile, max_memory: int | None) -> list[str]:
-    """Write the safetensors files that the tensors came from, and return their names."""
+    """Write the safetensors files from which the tensors came, and return their names."""
     origin = content.origin(max_memory)
     if origin is None or output.path is None:
         expected = "a file that was packed from several safetensors files, unchanged"

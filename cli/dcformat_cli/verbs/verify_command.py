@@ -52,7 +52,7 @@ def verify_command(**options: Any) -> None:
     says why, and names the tensors that are damaged.
 
     FILE may also be the index of several files (*.dcf.index.json), or their directory: verify checks them all, and that
-    each tensor is where the index has it.
+    each tensor is in the file that the index names.
 
     With --repair-info, the command continues after the first damage and lists the tensors that are whole; `dcformat
     unpack --skip-damaged` rescues them.
@@ -147,7 +147,7 @@ def _repair_info(file: str, options: VerifyOptions) -> dict[str, Any]:
                 bad[name].path = bad[name].path or label
                 damaged.append({"name": name, "error": describe(bad[name])})
     except (FormatError, OSError):
-        pass  # Without its contents, which `error` tells of, a file has no tensors.
+        pass  # If a file's contents are damaged, which `error` reports, it has no tensors.
     return {"whole": whole, "damaged": damaged}
 
 

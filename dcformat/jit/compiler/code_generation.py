@@ -134,7 +134,7 @@ def _codegen() -> _Codegen:
 
 @contextmanager
 def _only_lowering() -> Iterator[None]:
-    """Let Numba lower functions to LLVM, but not optimise helpers, which are optimised with each caller."""
+    """Lets Numba lower functions to LLVM, but not optimise helpers, which are optimised with each caller."""
     context = cpu_target.target_context
     context.refresh()
     before, context._internal_codegen = context._internal_codegen, _codegen()

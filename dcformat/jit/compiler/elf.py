@@ -1,6 +1,6 @@
 """Link one relocatable ELF object (x86-64 or AArch64) into a `CodeImage`.
 
-It understands only the objects that LLVM emits for position-independent kernels, and refuses all others with
+This linker understands only the objects that LLVM emits for position-independent kernels, and refuses all others with
 `LinkError`; the kernel then runs without a saved image. The arithmetic of relocations is defined in the System V ABI,
 AMD64 supplement, table 4.10, and in ELF for the Arm 64-bit Architecture (AAELF64), section 5.7.
 """

@@ -1,4 +1,4 @@
-"""Folding of constant factors and shifts of channels into the layer before them: batch norms, and separate biases."""
+"""Folds constant factors and shifts of channels into the layer before them: batch norms, and separate biases."""
 
 from __future__ import annotations
 

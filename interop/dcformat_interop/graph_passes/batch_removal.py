@@ -82,7 +82,7 @@ class _Remover(Copier):
         return self.copy(node, [self.made[number]]), axis
 
     def leading(self, node: Any) -> BatchedValue | None:
-        """Copy an operator that treats all dimensions alike but the last few."""
+        """Copy an operator that treats all dimensions alike except the last few."""
         number, shape, axis = self._first(node)
         own = _own_dimensions(self, node)
         if axis is None or axis >= len(shape) - own:
@@ -202,7 +202,7 @@ def _own_dimensions(remover: _Remover, node: Any) -> int:
 
 
 def _less(values: Sequence[Any], axis: int | None) -> tuple[Any, ...]:
-    """Return values without that of an axis."""
+    """Return values without the one of an axis."""
     return tuple(value for place, value in enumerate(values) if place != axis)
 
 

@@ -1,4 +1,4 @@
-"""Removal of detours: operators that nothing reads, that undo each other, or that others can take over."""
+"""Removes detours: operators that nothing reads, that undo each other, or whose work others can do."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def clean(builder: GraphBuilder, outputs: Sequence[Value]) -> tuple[GraphBuilder
     """Return the graph without detours, and its outputs.
 
     Chains of reshapes and chains of transposes become one operator or none, a pool over everything becomes a reduction,
-    which drops the dimensions that a reshape would drop, a convolution takes over the zeros that were put around its
-    input, and what no output needs is left out.
+    which drops the dimensions that a reshape would drop, a convolution takes over the zeros around its input, and
+    operators that no output needs are left out.
     """
     copier = Copier(builder)
     shorter = _run(copier, outputs, lambda node: _shortened(copier, node))
@@ -24,7 +24,7 @@ def clean(builder: GraphBuilder, outputs: Sequence[Value]) -> tuple[GraphBuilder
 
 
 def _run(copier: Copier, outputs: Sequence[Value], copied: Callable[[Node], Value]) -> list[Value]:
-    """Copy everything on which the outputs depend, and return what became of them."""
+    """Copy everything on which the outputs depend, and return the copies of the outputs."""
     builder = copier.old
     for number, port in enumerate(builder.inputs):
         copier.made[number] = copier.new.input(port)
@@ -36,7 +36,7 @@ def _run(copier: Copier, outputs: Sequence[Value], copied: Callable[[Node], Valu
 
 
 def _shortened(copier: Copier, node: Node) -> Value:
-    """Copy an operator, or what it comes to after those before it."""
+    """Copy an operator, or add its combination with those before it."""
     if isinstance(node, Reshape | Flatten):
         source = copier.made[node.values[0]]
         return _reshaped(copier, source, node.shape if isinstance(node, Reshape) else (-1,))

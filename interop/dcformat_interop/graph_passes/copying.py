@@ -1,4 +1,4 @@
-"""Copies of a builder's operators in another builder, which all rewrites consist of."""
+"""Copies a builder's operators to another builder; all rewrites consist of such copies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Copier:
     ----------
     old, new : GraphBuilder
     made : dict of int to Value
-        What became of each value that was copied.
+        The copy of each value that was copied.
     """
 
     def __init__(self, old: GraphBuilder) -> None:

@@ -1,7 +1,7 @@
 """Rewrites the layers of a quantised network so that they compute with integers (spec, "Whole numbers").
 
 An importer writes a quantised network with the numbers that integers stand for. Here the values between its layers
-become the integers themselves, less their zero points; the weights and biases of a layer become integers too, and
+become the integers themselves, minus their zero points; the weights and biases of a layer become integers too, and
 `Requantize` makes the integers of the next layer from its sums.
 """
 
@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 _SMALL = ("int8", "uint8")
 #: No sum of a layer may reach this number.
 _SUMS = 1 << 31
-#: How far a bias may lie from a multiple of its scale, as a part of it: by some roundings to float32.
+#: The distance that a bias may have from a multiple of its scale, relative to it: some roundings to float32.
 _TOLERANCE = 1e-6
 
 
@@ -117,7 +117,7 @@ class _Rewriter(Copier):
         return self.real(operand) if isinstance(operand, int) else self.operand(operand)
 
     def real(self, number: int) -> Value:
-        """Return what became of an old value, with the same numbers."""
+        """Return the copy of an old value, with the same numbers."""
         if number not in self.made:
             found = self.known[number]
             if isinstance(found, QuantizedValue):
@@ -141,7 +141,7 @@ class _Rewriter(Copier):
             return found
         if found is None:
             x = self.real(node.values[0])
-            if node.values[0] < len(self.old.inputs):  # what callers give is divided, as in Quantize
+            if node.values[0] < len(self.old.inputs):  # the arrays of callers are divided, as in Quantize
                 found = Sums(self.new.binary("div", x, scale), scale, 1.0, "")
             else:
                 found = Sums(x, 1.0, 1.0, "")

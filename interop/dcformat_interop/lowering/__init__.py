@@ -1,1 +1,1 @@
-"""What all importers of networks share: composed functions, refusals, the last rewrites, and the final check."""
+"""The parts that all importers of networks share: composed functions, refusals, the last rewrites, the final check."""

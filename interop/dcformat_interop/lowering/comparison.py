@@ -1,4 +1,4 @@
-"""What comparing an imported network with its source takes."""
+"""The comparison of an imported network with its source."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Array = npt.NDArray[Any]
 NetworkRun = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 
-#: Largest difference of networks that compute with floats, as a part of the largest output. Another order of the same
+#: Largest difference of networks that compute with floats, relative to the largest output. Another order of the same
 #: sums makes about a hundredth of it.
 TOLERANCE = 1e-4
 
-#: What networks that round to integers may differ by: a sum in the middle of two integers may become either, so that a
-#: small share of the results is one step apart. A network that multiplies such errors may have half the share that
+#: Allowed differences of networks that round to integers: a sum midway between two integers may become either, so that
+#: a small share of the results is one step apart. A network that multiplies such errors may have half the share that
 #: kernels of the source's own engine have, and as many steps. A function without layers may be a step off more often.
 _SHARE, _STEP, _OWN, _FUNCTION_SHARE = 0.01, 1.0, 0.5, 0.15
 
@@ -38,7 +38,7 @@ class Differences(NamedTuple):
 
 
 def differences(found: Array, wanted: Array) -> Differences:
-    """Compare two arrays of one shape. Equal infinities and two NaN do not differ; others differ by infinity."""
+    """Compare two arrays of one shape. Equal infinities and two NaNs do not differ; others differ by infinity."""
     found, wanted = found.astype(np.float64), wanted.astype(np.float64)
     with np.errstate(invalid="ignore"):
         apart = np.where((found == wanted) | (np.isnan(found) & np.isnan(wanted)), 0, np.abs(found - wanted))
@@ -47,13 +47,13 @@ def differences(found: Array, wanted: Array) -> Differences:
 
 
 class RoundingDifference(NamedTuple):
-    """How the results of networks that round to integers differ: which share of them, and by at most how many steps."""
+    """How the results of networks that round to integers differ: the share of them, and the largest number of steps."""
 
     share: float
     steps: float
 
     def fits(self, own: RoundingDifference | None = None) -> bool:
-        """Return whether only rounding differs; `own` is how much kernels of the source's engine do."""
+        """Return whether only rounding differs; `own` is the difference between kernels of the source's engine."""
         share, steps = (0.0, 0.0) if own is None else own
         return self.share <= max(_SHARE, _OWN * share) and self.steps <= max(_STEP, steps)
 

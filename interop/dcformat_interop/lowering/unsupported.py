@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from dcformat_interop.refusals import UnfitError, printable
 
-#: Most operators, and most nodes of each, that a message names.
+#: Maximum number of operators, and of nodes of each, that a message names.
 _LISTED, _NODES = 40, 3
 
 
@@ -45,7 +45,7 @@ class UnsupportedOperatorsError(UnfitError):
 
 
 class UnsupportedOperators:
-    """Collects what cannot be imported, so that one message names all of it.
+    """Collects operators that cannot be imported, so that one message names them all.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ def check_export(path: str, model: Model, made: bytes, run: NetworkRun) -> Compa
     model : Model
         The network.
     made : bytes
-        What `to_onnx` made of it.
+        The bytes that `to_onnx` made from it.
     run : callable
         Takes inputs by name and returns outputs by name, as a session does.
 

@@ -80,7 +80,7 @@ class GraphWriter:
 
     @property
     def nodes(self) -> list[OnnxNode]:
-        """The nodes, whose results have the names of the outputs that they are."""
+        """The nodes; results that are outputs have the names of these."""
         named = self._outputs
         return [
             OnnxNode(op, [named.get(n, n) for n in inputs], [named.get(n, n) for n in outputs], attributes)
@@ -134,7 +134,8 @@ class GraphWriter:
     def tensor(self, name: str) -> str:
         """Return the name of a tensor of the model, in float32.
 
-        The initializer keeps the tensor's own dtype. A Cast or DequantizeLinear behind it does what the runtime does.
+        The initializer keeps the tensor's own dtype. A Cast or DequantizeLinear after it converts it as the runtime
+        does.
         """
         key = ("tensor", name)
         if key not in self._known:
@@ -152,7 +153,7 @@ class GraphWriter:
         return OnnxValue(self.reshaped(operand.name, shape, operand.batched), shape, operand.batched)
 
     def reshaped(self, name: str, shape: Shape, batched: bool = True) -> str:
-        """Return a value as ``(batch, *shape)``, in which the batch is all that the shape leaves, or as ``shape``."""
+        """Return a value as ``(batch, *shape)``, in which the batch takes the remaining elements, or as ``shape``."""
         dimensions = (-1, *shape) if batched else shape
         return str(self.emit("Reshape", name, self.integers(dimensions)))
 

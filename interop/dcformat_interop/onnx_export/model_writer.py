@@ -1,4 +1,4 @@
-"""Writes a network as an ONNX model: inputs, nodes, outputs, and what else the file holds."""
+"""Writes a network as an ONNX model: inputs, nodes, outputs, and the metadata of the file."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def to_onnx(model: Model, *, sparse: bool = False, max_memory: int | None = DEFA
     """Return a network as an ONNX model.
 
     Inputs, outputs and tensors keep their names, if these differ; the dimension of the batch is called ``batch``.
-    Preprocessing and labels become metadata (``mean``, ``std`` and ``labels``, separated by commas), for the network
-    takes an input that is preprocessed.
+    Preprocessing and labels become metadata (``mean``, ``std`` and ``labels``, separated by commas), because the
+    network takes preprocessed input.
 
     Parameters
     ----------

@@ -23,19 +23,19 @@ from dcformat_interop.refusals import UnfitError
 
 Array = npt.NDArray[Any]
 
-#: What models that compute with float16 may differ by: each operator rounds to 11 bits. The average is a part of the
-#: largest output too.
+#: Allowed differences of models that compute with float16, which round to 11 bits in each operator. The average is
+#: relative to the largest output too.
 _HALF_LARGEST, _HALF_AVERAGE = 1e-2, 1e-3
 
 #: The batches that are tried if the model leaves the size open.
 _BATCHES = (1, 3)
 
-#: How often they are tried for a network that rounds to integers or to float16, where an average counts.
+#: Number of trials for a network that rounds to integers or to float16, where an average counts.
 _REPEATS = 12
 
 
 class Comparison(NamedTuple):
-    """The result of a check: what ran the model, and the largest difference as a part of the largest output.
+    """The result of a check: the engine that ran the model, and the largest difference relative to the largest output.
 
     `rounding` has the differences of a network that rounds to integers.
     """
@@ -57,7 +57,7 @@ class Comparison(NamedTuple):
 
 
 class _Results(NamedTuple):
-    """What the network and the model made of some inputs."""
+    """The results of the network and of the model for some inputs."""
 
     batch: int
     inputs: Mapping[str, Array]
@@ -95,7 +95,7 @@ def compare(model: Model, source: OnnxSource, run: NetworkRun) -> Comparison:
 
 
 def _largest(source: OnnxSource, results: _Results, name: str, whole: bool) -> float:
-    """Return how much an output differs, as a part of its largest number; raise if that is too much.
+    """Return how much an output differs, relative to its largest number; raise if that is too much.
 
     If `whole` is set, shapes alone are compared.
     """
@@ -116,7 +116,7 @@ def _largest(source: OnnxSource, results: _Results, name: str, whole: bool) -> f
 
 
 def _rounding(source: OnnxSource, tried: Sequence[_Results], name: str) -> RoundingDifference:
-    """Return how an output differs that was rounded to integers; raise if that is too much."""
+    """Return how an output that was rounded to integers differs; raise if that is too much."""
 
     def joined(outputs: Iterable[Mapping[str, Array]]) -> Array:
         return np.concatenate([np.asarray(output[name]).reshape(-1) for output in outputs])

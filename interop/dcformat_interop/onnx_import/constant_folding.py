@@ -1,4 +1,4 @@
-"""Evaluation of operators whose inputs are all constant, with onnx's reference evaluator.
+"""Evaluates operators whose inputs are all constant, with onnx's reference evaluator.
 
 Results are counted before they are made: a constant may ask for any shape.
 """
@@ -61,7 +61,7 @@ def _one_hot(arrays: Sequence[Array], attributes: Mapping[str, Any]) -> int:
     return int(arrays[0].size * max(int(arrays[1].reshape(-1)[0]), 0))
 
 
-#: For each operator that is folded, the most elements of its results.
+#: For each operator that is folded, the maximum number of elements of its results.
 _SIZES: dict[str, Size] = {
     **dict.fromkeys(
         ("Add", "Sub", "Mul", "Div", "Pow", "Mod", "Min", "Max", "Sum", "Mean", "Equal", "Greater", "GreaterOrEqual",
@@ -121,7 +121,7 @@ def evaluate(node: Any, arrays: Sequence[Array | None], opset: int) -> list[Arra
         for name, array in feeds.items()
     ]
     outputs = [helper.make_empty_tensor_value_info(name) for name in node.output if name]
-    # A model has a version of its operators; the evaluator takes a node alone to be of the newest.
+    # A model states the version of its operators; the evaluator assumes the newest for a node alone.
     graph = helper.make_graph([node], "constant", inputs, outputs)
     model = helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     try:

@@ -1,4 +1,4 @@
-"""If, Loop and Scan: what decides is constant, so that branches are chosen and iterations are unrolled."""
+"""If, Loop and Scan: their conditions are constant, so that branches are chosen and iterations are unrolled."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dcformat_interop.onnx_import.items import OnnxItem, constant
 Subgraph = Callable[[Any, Mapping[str, OnnxItem | None]], list[OnnxItem | None]]
 Items = Sequence[OnnxItem | None]
 
-#: Most iterations that are unrolled.
+#: Maximum number of iterations that are unrolled.
 _MAX_ITERATIONS = 1024
 
 
@@ -102,7 +102,7 @@ def _graph(attributes: Mapping[str, Any], name: str) -> Any:
 
 
 def _decided(item: OnnxItem | None, what: str) -> Any:
-    """Return the number that decides how a loop goes on."""
+    """Return the number that decides how a loop continues."""
     if item is None or item.array is None:
         raise Unsupported(f"with {what} that the network computes")
     return item.array.reshape(-1)[0]

@@ -1,4 +1,4 @@
-"""Partial evaluation of an ONNX graph: what depends on no input is computed, the rest goes to a graph builder."""
+"""Partial evaluation of an ONNX graph: nodes that depend on no input are computed, the others go to a graph builder."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Array = npt.NDArray[Any]
 #: The names of a graph and what they stand for; None for the result of an operator that cannot be imported.
 Names = MutableMapping[str, OnnxItem | None]
 
-#: Most functions and subgraphs within each other, and most nodes to evaluate with all their calls and iterations.
+#: Maximum depth of functions and subgraphs, and maximum number of nodes with all their calls and iterations.
 _MAX_DEPTH, _MAX_STEPS = 32, 1 << 16
 
 _CONTROL_FLOW = {"If": control_flow.choose, "Loop": control_flow.loop, "Scan": control_flow.scan}
@@ -49,12 +49,12 @@ _WAYS = {
     **dict.fromkeys(("If", "Loop", "Scan"), "fix the inputs that decide with --set NAME=VALUE or --dim NAME=SIZE"),
 }  # fmt: skip
 
-#: What the reading of a node may raise if its inputs or attributes do not fit.
+#: The exceptions that reading a node may raise if its inputs or attributes do not fit.
 _MISFITS = (FormatError, ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError)
 
 
 class Scope(NamedTuple):
-    """What the names in a graph or function stand for.
+    """The meaning of the names in a graph or function.
 
     `versions` has the operator set of each domain, and `attributes` the values of a function's attributes.
     """
@@ -224,7 +224,7 @@ class OnnxEvaluator:
         return np.asarray(value, dtypes.get(name, object))
 
     def _attributes(self, node: Any, inputs: Sequence[OnnxItem | None], versions: Mapping[str, int]) -> dict[str, Any]:
-        """Return a node's attributes, and refuse what its operator does not have or take."""
+        """Return a node's attributes, and refuse those that its operator does not have or take."""
         schema = self._schema(node, versions)
         if schema is not None:
             check_attributes(self._path, node, schema.attributes)
@@ -250,7 +250,7 @@ class OnnxEvaluator:
         return None
 
     def _note_if_unknown(self, node: Any, versions: Mapping[str, int]) -> None:
-        """Name an operator that is behind one that cannot be imported, if it cannot be imported either."""
+        """Name an operator that follows one that cannot be imported, if it cannot be imported either."""
         key = (_domain(node.domain), node.op_type)
         known = key in LOWERINGS or key in self._functions or key[1] in (*_CONTROL_FLOW, "Constant")
         if not known and not can_fold(node) and schema_function(node, None, versions.get(key[0], 1)) is None:

@@ -13,7 +13,7 @@ from dcformat_interop.refusals import UnfitError
 def schema_function(node: Any, inputs: Sequence[OnnxItem | None] | None, version: int) -> Any:
     """Return the function that defines an operator, for inputs of given shapes, or None if it is a primitive.
 
-    Without `inputs`, the result only tells whether there is one.
+    Without `inputs`, the result only shows whether there is one.
     """
     import onnx
 
@@ -79,7 +79,7 @@ def check_inputs(node: Any, inputs: Sequence[OnnxItem | None], schema: Any) -> N
 
 
 def check_attributes(path: str, node: Any, known: Mapping[str, Any]) -> None:
-    """Raise unless the attributes of a node are those of its operator: known, of their types, and all that it needs."""
+    """Raise unless the attributes of a node fit its operator: known, of their types, and complete."""
     import onnx
 
     given = {attribute.name: attribute for attribute in node.attribute}

@@ -1,4 +1,4 @@
-"""What the importer knows of each name in an ONNX graph, and what a lowering gets to see of a node."""
+"""The meaning of each name in an ONNX graph, and the view of a node that a lowering gets."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Real(NamedTuple):
 class OnnxItem:
     """A name's meaning: a value of the graph or a constant array, and the dtype that it has in ONNX.
 
-    `name` is that of the tensor from which a constant comes. `real` is what the integers in `value` stand for, so that
-    nothing is lost if the next operator asks for that.
+    `name` is that of the tensor from which a constant comes. `real` holds the numbers for which the integers in `value`
+    stand, so that nothing is lost if the next operator needs them.
     """
 
     dtype: np.dtype[Any]
@@ -54,13 +54,13 @@ def constant(values: npt.ArrayLike, name: str = "") -> OnnxItem:
     return OnnxItem(array.dtype, None, array, name)
 
 
-#: How PyTorch begins the names of tensors that it numbers.
+#: The beginning of PyTorch's names for tensors that it numbers.
 _NUMBERED = ("onnx::", "val_")
 
-#: What most operators have as their second and third inputs.
+#: The roles of most operators' second and third inputs.
 _ROLES = {1: "weight", 2: "bias"}
 
-#: What a lowering returns for each output: a value or constant with the dtype of the first input, or an item.
+#: The result of a lowering for each output: a value or constant with the dtype of the first input, or an item.
 OnnxResult = Value | Array | OnnxItem
 OnnxLowering = Callable[["OnnxCall"], "OnnxResult | Sequence[OnnxResult | None]"]
 
@@ -178,7 +178,7 @@ class OnnxCall:
         return sorted(self.axis(axis, rank) for axis in axes)
 
     def tensor_name(self, number: int, role: str = "") -> str:
-        """Return a name for the tensor made from an input: its own, or one made of the node's."""
+        """Return a name for the tensor made from an input: its own, or one derived from the node's."""
         if self.is_named(number):
             return self.item(number).name
         return f"{self.name}.{role or _ROLES.get(number, number)}"

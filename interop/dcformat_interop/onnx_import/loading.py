@@ -1,4 +1,4 @@
-"""Loading of ONNX files: the protobuf, its tensors, and external data, all of it checked before it is read."""
+"""Loads ONNX files: the protobuf, its tensors, and external data, all of which is checked before it is read."""
 
 from __future__ import annotations
 

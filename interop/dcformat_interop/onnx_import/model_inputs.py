@@ -15,7 +15,7 @@ from dcformat_interop.refusals import UnfitError
 
 Array = npt.NDArray[Any]
 
-#: What some exporters write for an open dimension without a name.
+#: The text that some exporters write for an open dimension without a name.
 _NAMELESS = ("?", "None", "-1")
 
 
@@ -44,13 +44,13 @@ def plan_inputs(path: str, inputs: Sequence[Any], dims: Mapping[str, int], max_m
     dims : mapping of str to int
         Sizes of dimensions that the model leaves open, by their names, or as ``INPUT.AXIS``.
     max_memory : int or None
-        Most bytes that an input may take.
+        Maximum number of bytes that an input may take.
 
     Raises
     ------
     UnfitError
-        There is no input; an input is no array, is too large, has a dtype that a network cannot take, or another open
-        dimension than the batch; or a name in `dims` is none of an open dimension.
+        There is no input; an input is no array, is too large, has a dtype that a network cannot take, or an open
+        dimension other than the batch; or a name in `dims` is not that of an open dimension.
     """
     open_dims: dict[str, None] = {}
     given = [_dims(path, value, open_dims) for value in inputs]

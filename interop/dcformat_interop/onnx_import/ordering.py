@@ -10,17 +10,17 @@ from typing import Any
 
 from dcformat_interop.refusals import UnfitError
 
-#: Where `torch.onnx.export` writes the paths of a node's modules, from the outermost on.
+#: The field in which `torch.onnx.export` writes the paths of a node's modules, from the outermost on.
 _MODULE_PATHS = "pkg.torch.onnx.name_scopes"
 
 
 def what(node: Any) -> str:
-    """Return a node as messages name it: by its name, or by its first result if it has none."""
+    """Return the name of a node in messages: its own, or that of its first result if it has none."""
     return f"node {label(node)!r} ({node.op_type})"
 
 
 def label(node: Any) -> str:
-    """Return the path of the module that PyTorch made a node from, or the node's name, or that of its first result."""
+    """Return the path of the module from which PyTorch made a node, or the node's name, or that of its first result."""
     for entry in node.metadata_props:
         if entry.key == _MODULE_PATHS:
             *paths, name = re.findall(r"'([^']*)'", entry.value) or [""]  # the last one is PyTorch's name for the node

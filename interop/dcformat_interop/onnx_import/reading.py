@@ -1,4 +1,4 @@
-"""Import of ONNX models: from a file to a `Model`."""
+"""Imports ONNX models: from a file to a `Model`."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def import_onnx(
     return import_proto(origin, model, dims=dims, values=values, single=single, max_memory=max_memory, exact=exact)
 
 
-@np.errstate(all="ignore")  # what is not finite is refused by name
+@np.errstate(all="ignore")  # numbers that are not finite are refused by name
 def import_proto(
     origin: OnnxOrigin,
     model: Any,

@@ -1,4 +1,4 @@
-"""The ONNX model itself, run by onnxruntime, onnx's reference evaluator, or what it was made from."""
+"""The ONNX model itself, run by onnxruntime, by onnx's reference evaluator, or in its original form."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _FLOAT16, _BFLOAT16 = 10, 16
 #: The way out for most operators of an ONNX file that cannot be imported.
 _CUT = "cut the graph before it with onnx.utils.extract_model, and compute the rest from the outputs"
 
-#: Most characters that a message shows of an engine's error.
+#: Maximum number of characters that a message shows of an engine's error.
 _REASON = 160
 
-#: The size of a batch that tells its dimension from others.
+#: A size of the batch that distinguishes its dimension from others.
 _BATCH = 3
 
 
@@ -36,7 +36,7 @@ Computation = Callable[[Sequence[str], Mapping[str, Array]], Sequence[Any]]
 
 
 class OnnxEngine(NamedTuple):
-    """Something that runs a model.
+    """An engine that runs a model.
 
     `run` does, and so does `plain`, by other kernels, if there are any. `advice`, in parentheses or empty, says what to
     do if the results differ.
@@ -56,17 +56,17 @@ class OnnxOrigin(NamedTuple):
     path : str
         The model, for errors.
     start : callable
-        Returns what runs the model, to check what was read.
+        Returns an engine that runs the model, to check the imported network.
     folder : Path or None
         The folder of external data; None refuses such data.
     outputs : sequence of str
         Names of the outputs; those of the ONNX model if there are none.
     names : TensorNames
-        Names that tensors keep, whatever the ONNX model calls them.
+        Names that tensors keep, independent of those in the ONNX model.
     otherwise : str
-        The way out for an operator that cannot be imported, where no better one is known.
+        The remedy for an operator that cannot be imported, where no better one is known.
     one_input : str
-        What makes the network one for single inputs; if it is empty, the option of the command.
+        The setting that makes the network one for single inputs; if it is empty, the option of the command.
     """
 
     path: str
@@ -129,7 +129,7 @@ class OnnxSource:
     outputs : sequence of str
         The names of the outputs.
     engine : str
-        What runs the model: its name and version; empty before the first run.
+        The engine's name and version; empty before the first run.
     advice : str
         What to do if the results differ, in parentheses, or an empty string.
     has_half_precision : bool
@@ -142,7 +142,7 @@ class OnnxSource:
         self.path, self._origin, self._fixed = origin.path, origin, fixed
         self.plans = plans
         self.has_half_precision = _has_half_precision(model)
-        # A part of the model would keep all of it in memory, its tensors too.
+        # A reference to a part of the model would keep all of it in memory, its tensors too.
         self._declarations = [type(value).FromString(value.SerializeToString()) for value in model.graph.output]
         self.outputs = origin.outputs or [output.name for output in model.graph.output]
         self._run: Any = None
@@ -157,7 +157,7 @@ class OnnxSource:
 
     @property
     def one_input(self) -> str:
-        """What fixes the batch at 1."""
+        """The setting that fixes the batch at 1."""
         return self._origin.one_input or f"--dim {self._symbol()}=1"
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:

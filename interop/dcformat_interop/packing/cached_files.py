@@ -1,4 +1,4 @@
-"""Files in the cache of huggingface_hub, which are named by their digests: a file must be what its name says."""
+"""Files in the cache of huggingface_hub, which are named by their digests: a file must match its name."""
 
 from __future__ import annotations
 

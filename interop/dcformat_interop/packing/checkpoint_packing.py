@@ -1,4 +1,4 @@
-"""Packing of a checkpoint tensor by tensor: its memory does not depend on how large the checkpoint is."""
+"""Packs a checkpoint tensor by tensor; the memory that this takes does not depend on the size of the checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dcformat.codecs import Mode
 from dcformat.model import STORAGE
 from dcformat.piecewise import CodedChunk, Survey
 from dcformat.wording import counted
-from dcformat_interop.checkpoint_reader import Note, no_tensors, remarks
+from dcformat_interop.checkpoint_reader import Note, no_tensors, remarks, require_all
 from dcformat_interop.packing.elements import FileElements, Findings
 from dcformat_interop.packing.journal import DoneChunk, DoneTensor, Journal, PackingWork
 from dcformat_interop.packing.shards import Shards, size_note
@@ -45,7 +45,7 @@ _LISTED = 5
 
 @dataclass(frozen=True, slots=True)
 class PackingProgress:
-    """How far a packing is, in bytes of the checkpoint.
+    """The progress of a packing, in bytes of the checkpoint.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class PackingProgress:
 
 @dataclass(slots=True)
 class _Large:
-    """A tensor in pieces whose chunks are under way."""
+    """A tensor in pieces whose chunks are in progress."""
 
     elements: FileElements
     survey: Survey
@@ -79,7 +79,7 @@ class Packing:
     mode : {'fast', 'small', 'tiny'}
     exact : bool
         Whether all negative zeros stay negative. Otherwise they become positive, but in a checkpoint of several files
-        only in tensors that have many of them, because other files are to be given back byte for byte.
+        only in tensors that have many of them, because other files are to be restored byte for byte.
     skip : sequence of str
         Names of tensors to leave out, or patterns.
     max_memory : int or None
@@ -92,7 +92,7 @@ class Packing:
     Raises
     ------
     UnfitError
-        As `select`, or nothing is left to pack.
+        As `select`, or nothing is left to pack, or there is a tensor that a file cannot hold and `skip` does not name.
     """
 
     def __init__(self, shards: Shards, mode: Mode, *, exact: bool, skip: Sequence[str], max_memory: int | None) -> None:
@@ -100,6 +100,7 @@ class Packing:
         self.selection: Selection = select(shards, skip, exact or (None if shards.are_several else False))
         if not self.selection.elements:
             raise no_tensors(str(shards.path), self.selection.left_out)
+        require_all(str(shards.path), self.selection.left_out)
 
     @property
     def data_bytes(self) -> int:
@@ -112,7 +113,7 @@ class Packing:
         return sum(each.size for each in self.selection.elements)
 
     def journal(self, path: Path | None) -> Journal:
-        """Open the journal for this packing; an earlier run's finished parts are taken over. See `Journal`."""
+        """Open the journal for this packing, and take over the finished parts of an earlier run. See `Journal`."""
         files: dict[str, list[Any]] = {}
         for each in self.selection.elements:
             mask = [] if each.mask is None else [*each.mask.stamp, each.mask.offset]
@@ -121,7 +122,7 @@ class Packing:
         return Journal(path, PackingWork({**options, "exact": self._exact}, files))
 
     def run(self, engine: Executor, journal: Journal, progress: Callable[[PackingProgress], None]) -> None:
-        """Code all tensors that the journal does not have; an error leaves it as complete as it is by then.
+        """Code all tensors that the journal does not have; an error leaves the parts finished by then in it.
 
         Raises
         ------
@@ -154,7 +155,7 @@ class Packing:
             raise UnfitError(self._shards.path, expected, f"one that may take {need * engine.jobs:,}{jobs}", what)
 
     def notes(self, journal: Journal) -> list[Note]:
-        """Return what is unusual about the checkpoint."""
+        """Return notes on everything unusual in the checkpoint."""
         found = {each.name: journal.tensors[each.name].findings for each in self.selection.elements}
         notes = []
         if (text := size_note(self._shards)) is not None:
@@ -194,7 +195,7 @@ def _payload(journal: Journal, done: DoneTensor) -> Iterator[bytes]:
 
 
 class _Run:
-    """One run of an engine over what is not finished."""
+    """One run of an engine over the unfinished work."""
 
     def __init__(
         self, packing: Packing, engine: Executor, journal: Journal, progress: Callable[[PackingProgress], None]
@@ -211,7 +212,7 @@ class _Run:
                 packing.require_memory(each.name, working_bytes(each), engine)
 
     def to_the_end(self) -> None:
-        """Do everything that is left."""
+        """Do all remaining work."""
         first = divided(self._left, self._packing.mode)
         under_way = 0
         self._report()
@@ -234,7 +235,7 @@ class _Run:
         self._progress(PackingProgress(self._done, self._total, self._kept))
 
     def _keep(self, unit: Unit, result: UnitResult) -> None:
-        """Put a result into the journal, and find out what can be done now."""
+        """Put a result into the journal, and find the work that can be done now."""
         if isinstance(unit, WholeTensors):
             assert isinstance(result, list)  # the result of such a unit
             for elements, coded in zip(unit.elements, result, strict=True):
@@ -256,7 +257,7 @@ class _Run:
         self._done += elements.nbytes
 
     def _begin(self, large: _Large) -> None:
-        """Divide a surveyed tensor into the chunks that are not finished."""
+        """Divide a surveyed tensor into its unfinished chunks."""
         name, chunks = large.elements.name, large.survey.chunks
         self._packing.require_memory(name, large.survey.working_bytes, self._engine)
         self._large[name] = large

@@ -24,7 +24,7 @@ _FEW = 64
 
 @dataclass(slots=True)
 class Findings:
-    """What is unusual about a tensor's values.
+    """Unusual properties of a tensor's values.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class FileElements:
     stamp : tuple of int
         The file's size and time of change.
     offset : int
-        Of the first element in the file.
+        The place of the first element in the file.
     name, dtype, shape, scale
         As in `dcformat.Tensor`.
     exact : bool or None
@@ -82,7 +82,7 @@ class FileElements:
         return self.size * STORAGE[self.dtype].itemsize
 
     def read(self, start: int, stop: int) -> Array:
-        """Return elements of the flattened tensor as they are to be stored.
+        """Return elements of the flattened tensor in the form in which they are stored.
 
         Raises
         ------
@@ -94,9 +94,9 @@ class FileElements:
         return self._stored(self._masked(start, stop))
 
     def decided(self) -> FileElements:
-        """Return the elements with `exact` decided: few negative zeros stay as they are.
+        """Return the elements with `exact` decided: a few negative zeros stay unchanged.
 
-        Many of them are those of a pruned tensor, whose zeros take little room only if they are all alike.
+        Many of them mean a pruned tensor, whose zeros take little space only if they are all alike.
         """
         if self.exact is not None:
             return self
@@ -108,7 +108,7 @@ class FileElements:
         return replace(self, exact=count * _FEW <= self.size)
 
     def pieces(self, findings: Findings) -> Iterator[Array]:
-        """Yield all elements as `dcformat.piecewise.pieces_of` does, and note what is unusual about them."""
+        """Yield all elements as `dcformat.piecewise.pieces_of` does, and note anything unusual about them."""
         findings.is_mask = self.name.endswith("mask")
         for start in range(0, self.size, PIECE):
             values = self._masked(start, min(start + PIECE, self.size))
@@ -144,7 +144,7 @@ class FileElements:
             while done < len(view) and (count := file.readinto(view[done:])):
                 done += count
         if (status.st_size, status.st_mtime_ns) != self.stamp or done < len(view):
-            raise UnfitError(self.path, "the file to stay as it is while it is packed", "a changed one", self.name)
+            raise UnfitError(self.path, "the file to stay unchanged while it is packed", "a changed one", self.name)
         if self.dtype == "bool":
             require_bools(self.path, self.name, values.view(np.uint8))
         return values

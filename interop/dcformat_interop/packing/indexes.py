@@ -1,4 +1,4 @@
-"""Indexes: files of JSON that say in which file each tensor is, as safetensors has them, and ``.dcf`` files too."""
+"""Indexes: JSON files that name the file of each tensor, for safetensors and for ``.dcf`` files."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class Index(NamedTuple):
     Attributes
     ----------
     text : bytes
-        The index as it is.
+        The raw index.
     where : dict of str to str
         The file of each tensor, by a name relative to the index.
-    total_size : int or None
-        The bytes of all tensors, as the index states them.
+    total_size : object
+        What the index states as the bytes of all tensors, which some tools get wrong; None if it states nothing.
     digests : dict of str to str
         The content digest of each ``.dcf`` file, in hexadecimal digits; empty if the index states none.
     """
 
     text: bytes
     where: dict[str, str]
-    total_size: int | None
+    total_size: object
     digests: dict[str, str]
 
 
@@ -47,7 +47,7 @@ def read_index(path: Path, budget: Budget) -> Index:
     Raises
     ------
     UnfitError
-        It is damaged or exceeds the budget, or names a file outside its directory or one that is not there.
+        It is damaged or exceeds the budget, or names a file that is outside its directory or missing.
     OSError
         It cannot be read.
     """
@@ -68,7 +68,7 @@ def read_index(path: Path, budget: Budget) -> Index:
         check_name(str(path), name)
         if not (path.parent / name).is_file():
             raise UnfitError(path, f"the file {name!r}, which the index names", "none of this name")
-    return Index(raw, where, total if isinstance(total, int) else None, digests)
+    return Index(raw, where, total, digests)
 
 
 def check_name(path: str, name: str) -> None:
@@ -86,7 +86,7 @@ def compare(path: Path, where: dict[str, str], found: dict[str, str]) -> None:
     path : Path
         The index.
     where, found : dict of str to str
-        The file of each tensor, in the index and in truth.
+        The file of each tensor, as stated by the index and in fact.
     """
     for name, file in where.items():
         if name not in found:

@@ -1,9 +1,9 @@
-"""What is finished of a packing, beside the output, so that a later run need not do it again.
+"""The finished parts of a packing, kept beside the output so that a later run need not repeat them.
 
 After a first line that marks it as a journal, ``OUT.journal`` holds lines of JSON: what is packed and how, then a line
 for each finished tensor or chunk, with the place and the checksum of its bytes in ``OUT.journal.data``, which begins
 with the same mark. Bytes count only if their checksum is right. An interrupted run leaves both files; a run that
-succeeds removes them. Files of these names without the mark are somebody else's and stay as they are.
+succeeds removes them. Files of these names without the mark belong to somebody else and are not touched.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MAX_LINE = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Where bytes are in the data file, and their CRC-32C."""
+    """The place of bytes in the data file, and their CRC-32C."""
 
     offset: int
     size: int
@@ -71,14 +71,14 @@ class DoneTensor:
 
 @dataclass(slots=True)
 class PackingWork:
-    """What a journal is about.
+    """The work that a journal is about.
 
     Attributes
     ----------
     options : dict
         Everything that decides on a tensor's bytes besides the file that it is in.
     files : dict of str to list
-        For each tensor, what identifies the state of its file.
+        For each tensor, the identity of its file's state.
     """
 
     options: dict[str, Any]
@@ -104,7 +104,7 @@ class Journal:
     chunks : dict of (str, int) to DoneChunk
         The chunks of unfinished tensors.
     restarted : bool
-        Whether an earlier run left something that is of no use now.
+        Whether an earlier run left parts that are useless now.
 
     Raises
     ------
@@ -171,7 +171,7 @@ class Journal:
         self._line(_chunk_line(name, number, self._files.get(name, []), chunk))
 
     def read(self, place: Extent) -> Iterator[bytes]:
-        """Yield bytes part by part; raise `OSError` if they are not what was put."""
+        """Yield bytes part by part; raise `OSError` if they have changed."""
         check, left = crc32c(b""), place.size
         self._data.seek(place.offset)
         while left and (part := self._data.read(min(left, _PART))):
@@ -179,7 +179,7 @@ class Journal:
             left -= len(part)
             yield part
         if left or check.hex() != place.crc:
-            raise OSError(errno.EIO, "finished tensors were altered before they were put together", self._name)
+            raise OSError(errno.EIO, "finished tensors were altered before they were assembled", self._name)
 
     def _locked(self, path: Path) -> IO[bytes]:
         """Open and lock the data file; raise unless both files are a journal's or new."""
@@ -202,7 +202,7 @@ class Journal:
         return file
 
     def _keep(self, path: Path, work: PackingWork) -> None:
-        """Take over what an earlier run finished, as far as it is about the same work and its bytes are right."""
+        """Take over the finished parts of an earlier run that belong to the same work and whose bytes are right."""
         lines = _parsed(path)
         same = next(lines, {}).get("options") == work.options
         found = 0
@@ -216,7 +216,7 @@ class Journal:
         self._data.truncate(max([len(_MARK), *(place.offset + place.size for place in places)]))
 
     def _rewrite(self, path: Path, work: PackingWork) -> None:
-        """Write what is kept: lines of no use must not come back, and the last one may be cut short."""
+        """Write the lines that are kept: useless ones must not come back, and the last one may be cut short."""
         with replacing(path) as file:
             file.write(_MARK)
             file.write(_encoded({"options": work.options}))
@@ -237,7 +237,7 @@ class Journal:
             digest = bytes.fromhex(line["digest"])
             self.tensors[name] = DoneTensor(bytes.fromhex(line["head"]), digest, tuple(places), findings)
         except (KeyError, TypeError, ValueError, IndexError, OverflowError):
-            return  # The line is damaged; what it was about is done again.
+            return  # The line is damaged; its work is done again.
 
     def _is_right(self, place: Extent) -> bool:
         try:
@@ -286,7 +286,7 @@ def _require_mark(path: Path, file: IO[bytes]) -> None:
 
 def _parsed(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the lines of a journal up to the first that is damaged."""
-    # A process that is killed while it writes the last line cuts that short.
+    # A process that is killed while it writes the last line leaves it incomplete.
     with suppress(FileNotFoundError, ValueError, RecursionError), path.open("rb") as file:
         file.readline(len(_MARK))
         while line := file.readline(_MAX_LINE):

@@ -1,4 +1,4 @@
-"""What a file must hold to give back the safetensors files that it was made of: their headers, names and index.
+"""The data by which a file restores the safetensors files that it was made from: their headers, names and index.
 
 It is an ignorable section of the contents (spec, "Contents"): zlib-compressed JSON with the keys ``index`` (null, or
 the name and the text of the index) and ``files`` (the name and the header of each file). The tensors are stored under
@@ -34,7 +34,7 @@ _FACTOR = 2 * JSON_BYTES
 
 @dataclass(frozen=True, slots=True)
 class SafetensorsOrigin:
-    """The safetensors files that a checkpoint was.
+    """The safetensors files of which a checkpoint consisted.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ def origin_section(shards: Shards) -> Extension:
 
 
 def read_origin(path: str, extensions: Sequence[Extension], max_memory: int | None) -> SafetensorsOrigin | None:
-    """Return the files that a checkpoint was, or None if it does not say.
+    """Return the files of which a checkpoint consisted, or None if it does not name them.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def check_tensors(path: str, origin: SafetensorsOrigin, infos: dict[str, tuple[s
                 raise UnfitError(path, "dtypes that a .dcf file holds", entry.code, entry.name)
             expected[entry.name] = (DTYPES[entry.code], tuple(entry.shape))
     if sum(len(layout.entries) for _, layout in origin.files) != len(expected) or expected.keys() != infos.keys():
-        raise UnfitError(path, "the tensors of the safetensors files that it was made of", "others")
+        raise UnfitError(path, "the tensors of the safetensors files that it was made from", "others")
     for name, found in infos.items():
         if found != expected[name]:
             raise UnfitError(path, f"{expected[name][0]} of shape {expected[name][1]}", f"{found[0]} {found[1]}", name)

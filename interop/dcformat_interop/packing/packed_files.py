@@ -23,7 +23,7 @@ from dcformat_interop.packing.origin import SafetensorsOrigin, check_tensors, re
 from dcformat_interop.refusals import UnfitError
 from dcformat_interop.tensors import Array, Budget
 
-#: How the name of an index ends, and the name that `write_shards` gives it.
+#: The ending of an index's name, and the name that `write_shards` gives it.
 INDEX_SUFFIX = ".dcf.index.json"
 INDEX_NAME = f"model{INDEX_SUFFIX}"
 
@@ -114,7 +114,7 @@ class PackedFiles:
     Attributes
     ----------
     path : str
-        What the user named.
+        The name that the user gave.
     """
 
     def __init__(self, path: str, files: Sequence[DcfFile]) -> None:
@@ -163,7 +163,7 @@ class PackedFiles:
         return {name: error for file in self._files for name, error in file.damaged().items()}
 
     def origin(self, max_memory: int | None = layout.DEFAULT_MAX_MEMORY) -> SafetensorsOrigin | None:
-        """Return the safetensors files that the checkpoint was made of, or None if it does not say.
+        """Return the safetensors files that the checkpoint was made from, or None if it does not name them.
 
         Parameters
         ----------
@@ -185,7 +185,7 @@ class PackedFiles:
 
 
 def is_sharded(path: Path) -> bool:
-    """Return whether `opened` takes a path as several files: an index, or a directory."""
+    """Return whether `opened` treats a path as several files: an index, or a directory."""
     return path.is_dir() or path.name.endswith(INDEX_SUFFIX)
 
 

@@ -9,12 +9,12 @@ import ray
 from dcformat_interop.packing.units import Unit, UnitResult, run
 from dcformat_interop.packing.workers import WorkerError
 
-#: How often Ray does a unit again whose worker or machine was lost.
+#: Number of times that Ray repeats a unit whose worker or machine was lost.
 _RETRIES = 5
 
 
 class RayEngine:
-    """Does units on a Ray cluster; a unit whose worker is killed is done again by another.
+    """Does units on a Ray cluster; if a worker is killed, another one repeats its unit.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class RayEngine:
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise WorkerError(f"no Ray cluster at {address or 'this machine'}: {error}") from None
         self._run = ray.remote(run).options(max_retries=_RETRIES, num_cpus=1)
-        # Each processor has a unit to begin with when it ends another.
+        # Each processor has another unit ready when it ends one.
         self.slots = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
         self._units: dict[Any, Unit] = {}
 
@@ -61,7 +61,7 @@ class RayEngine:
             raise WorkerError(f"a worker of the Ray cluster was lost {_RETRIES + 1} times: {first}") from None
 
     def close(self) -> None:
-        """Cancel what is under way, and leave the cluster if this object joined it."""
+        """Cancel the units in progress, and leave the cluster if this object joined it."""
         for reference in self._units:
             ray.cancel(reference, force=True)
         if not self._was_connected:

@@ -1,4 +1,4 @@
-"""Gives back the safetensors files that a checkpoint was packed from, byte for byte, tensor by tensor."""
+"""Restores the safetensors files from which a checkpoint was packed, byte for byte, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dcformat_interop.safetensors import Layout
 
 
 def restore(content: PackedFiles, origin: SafetensorsOrigin, directory: Path) -> list[Path]:
-    """Write the safetensors files and their index into a directory; each is complete when it has its name.
+    """Write the safetensors files and their index into a directory; each gets its name when it is complete.
 
     Parameters
     ----------
@@ -20,7 +20,7 @@ def restore(content: PackedFiles, origin: SafetensorsOrigin, directory: Path) ->
     origin : SafetensorsOrigin
         That of `content`.
     directory : Path
-        It exists.
+        An existing directory.
 
     Returns
     -------

@@ -14,7 +14,7 @@ from dcformat_interop.refusals import UnfitError
 from dcformat_interop.safetensors import Layout, read_layout
 from dcformat_interop.tensors import Budget
 
-#: How the name of an index ends.
+#: The ending of an index's name.
 INDEX_SUFFIX = ".safetensors.index.json"
 
 
@@ -30,7 +30,7 @@ class Shard:
         Its name in the index, relative to the directory.
     layout : Layout
     stamp : tuple of int
-        Its size and its time of change in nanoseconds, by which another process knows that it is still the same.
+        Its size and its time of change in nanoseconds, by which another process recognises that it is still the same.
     """
 
     path: str
@@ -108,7 +108,7 @@ def find_shards(path: Path, *, max_memory: int | None = DEFAULT_MAX_MEMORY) -> S
     ------
     UnfitError
         The directory has no such files or several indexes; a file is damaged or truncated; the index names a file
-        outside its directory, or disagrees with the files about which tensors are where; the index and the headers
+        outside its directory, or disagrees with the files about the places of tensors; the index and the headers
         take too much memory.
     OSError
         A file cannot be read; `filename` is its name.
@@ -160,4 +160,5 @@ def size_note(shards: Shards) -> str | None:
     if shards.index is None or shards.index[1].total_size in (None, shards.data_bytes):
         return None
     stated = shards.index[1].total_size
-    return f"the index states {stated:,} bytes of tensors, but its files have {counted(shards.data_bytes, 'byte')}"
+    shown = f"{stated:,}" if isinstance(stated, int) else repr(stated)[:40]
+    return f"the index states {shown} bytes of tensors, but its files have {counted(shards.data_bytes, 'byte')}"

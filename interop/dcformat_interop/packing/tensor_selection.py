@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint are packed: all that a file can hold, without skipped ones, with masks folded."""
+"""Selects the tensors of a checkpoint to pack: all that a file can hold, without skipped ones, with masks folded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Selection:
     ----------
     elements : list of FileElements
     left_out : dict of str to str
-        A dtype, or that the user asked for it.
+        A dtype, or a note that the user asked for it.
     folded : int
         Number of pruning masks that were folded into their weights.
     """
@@ -32,12 +32,12 @@ class Selection:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the elements are all there is, so that the files can be given back."""
+        """Whether the elements are complete, so that the files can be restored."""
         return not self.left_out and not self.folded
 
 
 def select(shards: Shards, skip: Sequence[str], exact: bool | None) -> Selection:
-    """Return what of a checkpoint is packed.
+    """Return the selection of a checkpoint's tensors.
 
     Parameters
     ----------

@@ -23,16 +23,16 @@ from dcformat.read_back import ReadBackError
 from dcformat_interop.packing.elements import FileElements, Findings
 from dcformat_interop.tensors import Array
 
-#: Small tensors are coded together, up to this number and these bytes, because a unit takes a moment to send.
+#: Small tensors are coded together, up to this number and these bytes, because sending a unit takes time.
 _TOGETHER, _TOGETHER_BYTES = 256, 1 << 22
 
-#: Bytes of memory that coding a tensor at once takes for each of its elements, and for each of their bytes.
+#: Bytes of memory that coding a whole tensor takes for each of its elements, and for each of their bytes.
 _WORKING, _HELD = 40, 3
 
 
 @dataclass(frozen=True, slots=True)
 class WholeTensors:
-    """Tensors that are coded at once, each as `dcformat.save` would."""
+    """Tensors that are coded whole, each as `dcformat.save` would."""
 
     elements: tuple[FileElements, ...]
     mode: Mode
@@ -60,7 +60,7 @@ Unit = WholeTensors | SurveyOfTensor | ChunkOfTensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CodedWhole:
-    """A tensor that was coded at once: the beginning of its table entry, its digest, and its payload."""
+    """A tensor that was coded whole: the beginning of its table entry, its digest, and its payload."""
 
     name: str
     head: bytes
@@ -71,7 +71,7 @@ class CodedWhole:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Surveyed:
-    """A survey, and what was found on the way; the elements are those that chunks are made of."""
+    """A survey, and the findings on the way; the elements are those from which chunks are made."""
 
     elements: FileElements
     survey: Survey
@@ -87,7 +87,7 @@ def is_large(elements: FileElements) -> bool:
 
 
 def working_bytes(elements: FileElements) -> int:
-    """Return the bytes of memory that it takes to code a tensor at once."""
+    """Return the bytes of memory that it takes to code a tensor whole."""
     return _HELD * elements.nbytes + _WORKING * elements.size
 
 
@@ -118,7 +118,7 @@ def run(unit: Unit) -> UnitResult:
     FormatError
         A tensor is beyond a limit of the format.
     ReadBackError
-        What was coded does not decode to the same values.
+        The coded data do not decode to the same values.
     """
     if isinstance(unit, WholeTensors):
         return [_code(each, unit.mode) for each in unit.elements]

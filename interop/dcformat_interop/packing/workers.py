@@ -23,14 +23,14 @@ class Executor(Protocol):
 
     @property
     def slots(self) -> int:
-        """Number of units that may be under way."""
+        """Number of units that may be in progress."""
 
     @property
     def jobs(self) -> int:
         """Number of units for which this machine needs memory at the same time."""
 
     def submit(self, unit: Unit) -> None:
-        """Begin a unit. At most `slots` are under way."""
+        """Begin a unit. At most `slots` are in progress."""
 
     def wait(self) -> tuple[Unit, UnitResult]:
         """Return a finished unit and its result, or raise its error."""
@@ -57,7 +57,7 @@ class ThisProcess:
         return unit, run(unit)
 
     def close(self) -> None:
-        """Forget the unit that was not begun."""
+        """Drop the unit that has not begun."""
         self._units.clear()
 
 
@@ -69,7 +69,7 @@ class Processes:
     jobs : int
         Number of processes.
     work : callable
-        What is done with a unit; another function is for tests.
+        The function that does a unit; tests use another one.
     """
 
     def __init__(self, jobs: int, work: Callable[[Unit], UnitResult] = run) -> None:
@@ -141,11 +141,11 @@ class Processes:
 
 @contextmanager
 def _later_interrupts() -> Iterator[None]:
-    """Handle Ctrl-C after the block. Processes that are started in it never do: the one that started them decides."""
+    """Handle Ctrl-C after the block. Processes started in it never do so: the one that started them decides."""
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield
         return
-    resource_tracker.ensure_running()  # It starts with the first process otherwise, and unblocks signals then.
+    resource_tracker.ensure_running()  # Otherwise it starts with the first process, and unblocks signals then.
     held: list[int] = []
     # Processes inherit the mask, but other threads of this one may get the signal too.
     handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number))

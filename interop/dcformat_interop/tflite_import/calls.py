@@ -1,4 +1,4 @@
-"""What a lowering gets to see of an operator, and the list of all lowerings."""
+"""The view of an operator that a lowering gets, and the list of all lowerings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from dcformat_interop.tflite_import.loading import OperatorInfo, TfliteTensor
 Array = npt.NDArray[Any]
 
 
-#: What a lowering returns for each output: an item, a value in the tensor's order, or a constant.
+#: The result of a lowering for each output: an item, a value in the tensor's order, or a constant.
 TfliteResult = TfliteItem | Value | Array
 TfliteLowering = Callable[["TfliteCall"], "TfliteResult | list[TfliteResult]"]
 
@@ -66,7 +66,7 @@ def lowers(*op_types: str, moves_only: bool = False) -> Callable[[TfliteLowering
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TfliteCall:
-    """An operator to lower: its inputs, options, and the builder to which what it becomes is added.
+    """An operator to lower: its inputs, its options, and the builder that receives its lowered form.
 
     Attributes
     ----------
@@ -74,9 +74,9 @@ class TfliteCall:
     items : sequence of TfliteItem or None
         The inputs; None for those that are left out.
     tensors : sequence of TfliteTensor or None
-        What the file says of them.
+        Their descriptions in the file.
     results : sequence of TfliteTensor
-        What the file says of the outputs.
+        The descriptions of the outputs in the file.
     builder : GraphBuilder
     budget : Budget
         Counts the bytes of constants.
@@ -116,7 +116,7 @@ class TfliteCall:
         return found
 
     def tensor(self, number: int = 0) -> TfliteTensor:
-        """Return what the file says of an input that must be there."""
+        """Return the description in the file of an input that must be there."""
         self.item(number)
         found = self.tensors[number]
         assert found is not None
@@ -200,7 +200,7 @@ class TfliteCall:
         return self.builder.emit(kind, operands, self.name(len(operands) - 1), **attributes)
 
     def parameters(self, weight: Array, number: int, bias: int) -> dict[str, str | None]:
-        """Store weights, which come from input `number`, and the bias that an input is, if there is one."""
+        """Store weights, which come from input `number`, and the bias, if an input is one."""
         layer = self.name(number)
         values = self.const(bias, "a bias").reshape(-1) if self.has(bias) else np.zeros(1)
         return {
@@ -210,7 +210,7 @@ class TfliteCall:
 
 
 def as_item(result: TfliteResult) -> TfliteItem:
-    """Return what a lowering returned as an item."""
+    """Return the result of a lowering as an item."""
     if isinstance(result, TfliteItem):
         return result
     return of_value(result) if isinstance(result, Value) else of_array(result)

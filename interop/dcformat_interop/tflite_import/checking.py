@@ -30,7 +30,7 @@ Array = npt.NDArray[Any]
 #: results of LiteRT's own kernels do.
 _TIMES = 8
 
-#: Numbers of random inputs, and most numbers in all of them together and in the outputs.
+#: Numbers of random inputs, and the maximum number of elements in all of them together and in the outputs.
 _INPUTS, _QUANTIZED_INPUTS, _LEAST_INPUTS = 8, 100, 2
 _ELEMENTS = 1 << 26
 
@@ -41,11 +41,11 @@ class LiteRTComparison(NamedTuple):
     Attributes
     ----------
     engine : str
-        What ran the model.
+        The engine that ran the model.
     inputs : int
-        How many random inputs it got.
+        Number of random inputs.
     difference : float or None
-        The largest difference of a network of floats, as a part of the largest output.
+        The largest difference of a network of floats, relative to the largest output.
     rounding : RoundingDifference or None
         The differences of a network that rounds to integers.
     """
@@ -120,7 +120,7 @@ def _check_floats(path: str, pairs: Sequence[tuple[str, Array, Array]], others: 
 
 
 def _part(found: Array, wanted: Array) -> float:
-    """Return the largest difference, as a part of the largest number."""
+    """Return the largest difference, relative to the largest number."""
     apart, scale = differences(found, wanted)
     return float(apart.max(initial=0)) / scale
 

@@ -26,9 +26,9 @@ BYTES_PER_ELEMENT = 16
 
 
 def constant(path: str, info: TfliteTensor, budget: Budget) -> Array | None:
-    """Return a constant's numbers; for quantised integers, those that they stand for. None if it is no constant.
+    """Return a constant's numbers; for quantised integers, those that they stand for. None if it is not a constant.
 
-    A state that calls of the network hand on counts as constant zeros, as it is at first.
+    A state that passes from one call of the network to the next counts as constant zeros, its first value.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def constant(path: str, info: TfliteTensor, budget: Budget) -> Array | None:
 
 
 def _elements(path: str, info: TfliteTensor) -> Array:
-    """Return the elements as the file has them."""
+    """Return the elements as stored in the file."""
     data = b"" if info.data is None else info.data
     if info.sparsity is not None:
         return dense(path, info, info.sparsity, lambda count: _unpacked(path, info, data, count))

@@ -1,4 +1,4 @@
-"""The way through a file's operators, which lowers each of them into a graph builder."""
+"""Goes through a file's operators and lowers each of them into a graph builder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dcformat_interop.tflite_import.names import layer_names
 from dcformat_interop.tflite_import.quantization import RANGES, Quantization
 from dcformat_interop.tflite_import.schema import ACTIVATIONS
 
-#: The bounds of the activations that cut numbers off.
+#: The bounds of the activations that clip numbers.
 _BOUNDS: dict[str, tuple[float, float | None]] = {"RELU": (0.0, None), "RELU_N1_TO_1": (-1.0, 1.0), "RELU6": (0.0, 6.0)}
 
 _OTHERWISE = "convert the network without it, and compute the rest from the outputs"
@@ -51,7 +51,7 @@ class TfliteEvaluator:
         self.items[number] = replace(of_value(value), fits=info.quantization)
 
     def output(self, number: int) -> TfliteItem:
-        """Return a result of the network as the file has it: as integers, if it is quantised."""
+        """Return a result of the network in the file's form: as integers, if it is quantised."""
         info, item = self._file.tensors[number], self._item(number, "outputs")
         assert item is not None
         if 0 in item.shape:
@@ -107,7 +107,7 @@ class TfliteEvaluator:
             self.items[number] = self._finished(call, self._file.tensors[number], item, registered)
 
     def _item(self, number: int, what: str) -> TfliteItem | None:
-        """Return what is known of a tensor; a constant is loaded the first time."""
+        """Return the item of a tensor; a constant is loaded the first time."""
         if number not in self.items:
             info = self._file.tensors[number]
             array = constant(self._file.path, info, self._budget)
@@ -185,7 +185,7 @@ class TfliteEvaluator:
 
 
 def _place(file: TfliteFile, info: OperatorInfo) -> str:
-    """Return the name of an operator's first result, by which people find it."""
+    """Return the name of an operator's first result, by which users find it."""
     return file.tensors[info.outputs[0]].name if info.outputs else str(info.number)
 
 

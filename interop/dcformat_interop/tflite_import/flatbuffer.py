@@ -1,7 +1,8 @@
 """A reader of flatbuffers that proves every offset and length to be in range before it uses it.
 
-A flatbuffer consists of tables, vectors, and strings, which refer to each other by offsets. All offsets but that from
-a table to its vtable lead forwards, so there are no cycles; but tables may be shared, so what is read is counted too.
+A flatbuffer consists of tables, vectors, and strings, which refer to each other by offsets. All offsets lead forwards,
+except that from a table to its vtable, so there are no cycles; but tables may be shared, so the bytes that are read are
+counted too.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dcformat_interop.refusals import UnfitError
 
 Array = npt.NDArray[Any]
 
-#: How often each byte of a file may be read on average: writers share vtables and strings, but little else.
+#: Maximum number of times that a byte is read on average: writers share vtables and strings, but little else.
 _SHARING = 4
 _SLACK = 1 << 12
 
@@ -66,7 +67,7 @@ class Flatbuffer:
         return start, length
 
     def count(self, size: int, what: str) -> None:
-        """Count what is read: a file that repeats a part very often would otherwise take very long."""
+        """Count the bytes that are read: a file that repeats a part very often would otherwise take very long."""
         self._left -= size
         if self._left < 0:
             raise self.refused(what, "tables and vectors that share few bytes", "some that share very many")

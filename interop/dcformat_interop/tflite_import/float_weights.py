@@ -1,7 +1,7 @@
-"""Copies of files with integer weights, whose layers LiteRT then computes as the file says: in float32.
+"""Makes copies of files with integer weights whose layers LiteRT computes as the file says: in float32.
 
 Where a layer has weights of int8 and an input of float32, LiteRT rounds the input to int8 too, by a scale of its own
-for each call. An import does without that, and is compared with a copy that has the same weights as float32.
+for each call. An import does not do that, and is compared with a copy that has the same weights as float32.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the importer knows of a tensor, and the order in which a value's dimensions are stored.
+"""The meaning of a tensor, and the order in which a value's dimensions are stored.
 
 TensorFlow Lite has the channels last, and a graph of `dcformat` has them before the spatial dimensions. So that no
 operator moves them, the importer remembers for each value which stored dimension is which, and moves dimensions only
@@ -120,7 +120,7 @@ def reshaped(builder: GraphBuilder, item: TfliteItem, shape: Shape) -> TfliteIte
 
 
 def _with_ones(builder: GraphBuilder, item: TfliteItem, shape: Shape) -> TfliteItem:
-    """Return a value with dimensions of size 1 put in or taken out, and the others where they are.
+    """Return a value with dimensions of size 1 inserted or removed, and the others in place.
 
     The first of them, such as the batch, are stored first, and the others last.
     """

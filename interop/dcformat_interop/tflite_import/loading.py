@@ -1,4 +1,4 @@
-"""Loading of TensorFlow Lite files: tensors, operators, and their options, all of it checked before it is used."""
+"""Loads TensorFlow Lite files: tensors, operators, and their options, all of which are checked before use."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TfliteTensor:
     quantization : Quantization or None
     sparsity : Table or None
     is_variable : bool
-        Whether the tensor is a state that calls of the network hand on.
+        Whether the tensor is a state that passes from one call of the network to the next.
     dtype_field, data_field : int or None
         The positions in the file of its dtype, and of the offset to its bytes.
     """

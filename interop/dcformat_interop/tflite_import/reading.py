@@ -1,4 +1,4 @@
-"""Import of TensorFlow Lite models: from a file to a `Model`."""
+"""Imports TensorFlow Lite models: from a file to a `Model`."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def read_tflite(
     return import_tflite(source, dims=dims, exact=exact, max_memory=max_memory).model
 
 
-@np.errstate(all="ignore")  # what is not finite is refused by name
+@np.errstate(all="ignore")  # numbers that are not finite are refused by name
 def import_tflite(
     source: str | os.PathLike[str] | bytes,
     *,
@@ -141,7 +141,7 @@ def _ports(file: TfliteFile, dims: Mapping[str, int]) -> list[Port]:
         for axis, (size, signed) in enumerate(zip(info.shape, info.signature, strict=True)):
             fixed = left.pop(f"{name}.{axis}", None) if signed == -1 else None
             if signed == -1 and fixed is None and axis:
-                expected = f"fixed sizes but for the batch (or --dim {name}.{axis}=SIZE)"
+                expected = f"fixed sizes except for the batch (or --dim {name}.{axis}=SIZE)"
                 raise UnfitError(file.path, expected, f"shape {info.signature}", f"input {name!r}")
             shape.append(fixed or (1 if signed == -1 else size))
         _check_dtype(file, "input", info)

@@ -115,7 +115,7 @@ class Field(NamedTuple):
 
 
 class BuiltinOptions(NamedTuple):
-    """What is known of an operator's options: the number of their class, and their fields."""
+    """The schema of an operator's options: the number of their class, and their fields."""
 
     number: int
     fields: tuple[Field, ...]

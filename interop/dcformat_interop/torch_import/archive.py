@@ -1,8 +1,8 @@
-"""Loading of ``.pt2`` archives, without anything in them that could run code.
+"""Loads ``.pt2`` archives, without anything in them that could run code.
 
 `torch.export.load` unpickles tensors and example inputs, evaluates sizes as Python, and loads compiled libraries. So it
-is given a copy of the archive that has none of that: only tensors of plain bytes, and a graph in which every text is
-what it should be.
+gets a copy of the archive that has none of that: only tensors of plain bytes, and a graph in which every text has been
+checked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dcformat_interop.torch_import.translation import quiet
 _MODEL, _SAMPLES = "models/model.json", "data/sample_inputs/model.pt"
 _CONFIGS = ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")
 
-#: The members that say which kind of archive it is.
+#: The members that identify the kind of the archive.
 _MARKS = ("archive_format", "archive_version", ".data/version", "byteorder")
 
 #: The archive of PyTorch 2.7 and earlier.
@@ -86,7 +86,7 @@ def load_program(path: Path, max_memory: int | None) -> Any:
 
 
 def _copy(path: str, file: IO[bytes], safe: IO[bytes], budget: Budget) -> None:
-    """Write to `safe` what an archive needs and cannot run code."""
+    """Write to `safe` the necessary parts of an archive that cannot run code."""
     with zipfile.ZipFile(file) as archive, zipfile.ZipFile(safe, "w") as out:
         members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
         if _MODEL not in members:
@@ -132,7 +132,7 @@ def _stored_files(path: str, name: str, config: Any) -> set[str]:
 
 
 def _checked(path: str, value: Any, key: str = "") -> Any:
-    """Return a part of a graph on the CPU, without guards and traces; refuse texts that have no business in it."""
+    """Return a part of a graph on the CPU, without guards and traces; refuse texts that do not belong in it."""
     if isinstance(value, dict):
         if key in ("device", "as_device"):
             return {"type": "cpu", "index": None}

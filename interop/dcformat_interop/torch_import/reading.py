@@ -1,4 +1,4 @@
-"""Import of `torch.export` programs, through ONNX."""
+"""Imports `torch.export` programs, through ONNX."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ def import_pt2(
     UnsupportedOperatorsError
         Some operators cannot be imported. The message names all of them.
     UnfitError
-        The file is no such archive, is damaged, or holds what could run code; dimensions other than the batch are open.
+        The file is not such an archive, is damaged, or holds data that could run code; dimensions other than the batch
+        are open.
     ImportError
         PyTorch, onnx or onnxscript is not installed.
     OSError
@@ -104,14 +105,14 @@ def import_program(
     ----------
     program : ExportedProgram
     path : str
-        What errors call the program.
+        The name of the program in errors.
     run : callable, optional
-        What the network must agree with: takes the input tensors in order, and returns the nested results. By default,
-        the program itself.
+        The function that the network must agree with: it takes the input tensors in order, and returns the nested
+        results. By default, the program itself.
     dims, values, single, exact, max_memory
         As for `import_pt2`.
     one_input : str
-        What errors advise for a program that takes single inputs only.
+        The advice in errors for a program that takes single inputs only.
 
     Raises
     ------
@@ -143,7 +144,7 @@ def _check_real(path: str, program: Any) -> None:
 
 
 def _run_of(program: Any) -> Callable[[Sequence[Any]], Any]:
-    """Return what runs a program."""
+    """Return a function that runs a program."""
     from torch.utils import _pytree as pytree
 
     with quiet():
@@ -157,7 +158,7 @@ def _run_of(program: Any) -> Callable[[Sequence[Any]], Any]:
 
 
 def _engine(run: Callable[[Sequence[Any]], Any], names: Sequence[str]) -> OnnxEngine:
-    """Return what runs a program on arrays by name."""
+    """Return a function that runs a program on arrays by name."""
     import torch
     from torch.utils import _pytree as pytree
 

@@ -1,4 +1,4 @@
-"""From `torch.export` programs to ONNX, by PyTorch's own exporter."""
+"""Translates `torch.export` programs to ONNX with PyTorch's own exporter."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _joined(path: Sequence[Any]) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep PyTorch's exporters from printing, logging and warning; their errors tell what matters."""
+    """Keep PyTorch's exporters from printing, logging and warning; their errors say enough."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -20,9 +20,9 @@ Codes = npt.NDArray[np.int32]
 
 #: The share of the mean second derivative that is added to each: inputs that were never seen keep their weights.
 DAMPING = 0.01
-#: How often codes are chosen: each time with the frequencies of the codes before.
+#: Number of times that codes are chosen: each time with the frequencies of the codes before.
 _PASSES = 3
-#: The most shared values on either side of zero.
+#: Maximum number of shared values on either side of zero.
 _MOST = 127
 #: Neighbouring steps of the grids that are tried.
 _RATIO = 1.25
@@ -31,7 +31,7 @@ _VALUE_BITS, _STEP_BITS = 4.0, 48.0
 
 
 class Problem(NamedTuple):
-    """The elements of a tensor as a matrix, and what its error is.
+    """The elements of a tensor as a matrix, and the measure of its error.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class Assigned:
     bits : float
         The estimated size.
     step : float or None
-        None for values that are no multiples.
+        None for values that are not multiples.
     """
 
     values: Floats
@@ -105,7 +105,7 @@ def factorise(hessians: Floats) -> Factors:
     """Return the factors of Hessians ``(groups, columns, columns)``; they take most of the time of a large problem."""
     order = np.argsort(-np.diagonal(hessians, axis1=1, axis2=2).mean(0), kind="stable")
     damped = _damped(hessians[:, order][:, :, order])
-    # The upper factor of the inverse, by way of the lower factor with rows and columns in reverse order.
+    # The upper factor of the inverse follows from the lower factor with rows and columns in reverse order.
     lower = np.linalg.cholesky(damped[:, ::-1, ::-1])
     return Factors(order, np.ascontiguousarray(np.linalg.inv(lower)[:, ::-1, ::-1]))
 
@@ -148,7 +148,7 @@ def _damped(hessians: Floats) -> Floats:
 
 
 def pivots(hessians: Floats) -> Floats:
-    """Return the diagonals of the inverse Hessians, ``(groups, columns)``: what the error of a weight is divided by."""
+    """Return the diagonals of the inverse Hessians, ``(groups, columns)``: the divisors of the weights' errors."""
     return np.diagonal(np.linalg.inv(_damped(hessians)), axis1=1, axis2=2)
 
 
@@ -203,7 +203,7 @@ def _short(step: float) -> float:
 
 
 def code_bits(codes: Codes, count: int) -> tuple[Floats, Floats]:
-    """Return the bits of each code among the codes other than 0, and how many more each 0 takes than any of them.
+    """Return the bits of each code among the codes other than 0, and the extra bits of each 0 compared with them.
 
     The first array is ``(count,)``; the second is ``(rows, columns)`` and may have negative numbers.
     """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dcformat.jit import kernel
 
-#: How many rows are treated together, so that the inverse Hessian is read once for all of them.
+#: Number of rows that are treated together, so that the inverse Hessian is read once for all of them.
 BLOCK = 16
 
 
@@ -17,7 +17,7 @@ BLOCK = 16
     work=lambda weights, values: int(weights.size * (len(values) + weights.shape[0])),
 )
 def assign_codes(weights, upper, which, importance, allowed, values, price, zero_price, codes, work):  # type: ignore[no-untyped-def]
-    """Write the code of each weight; `weights` become those that the errors of earlier columns have changed.
+    """Write the code of each weight; `weights` receive the corrections of the errors of earlier columns.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def assign_codes(weights, upper, which, importance, allowed, values, price, zero
     price : float64 ``(codes,)``
         The price of each code among the weights other than zero.
     zero_price : float64 ``(columns, rows)``
-        How much more a zero costs than that some other number is there.
+        The cost of a zero minus that of the presence of another number.
     codes : int32 ``(columns, rows)``
     work : float64 ``(16,)``
         The errors of a block of rows.

@@ -1,4 +1,4 @@
-"""What can be compressed in a graph: weights as matrices with the inputs that meet them, and all other tensors."""
+"""The compressible tensors of a graph: weights as matrices with the inputs that meet them, and all others."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from dcformat.graph import GRU, LSTM, Conv, Gather, Graph, Linear, MatMul, Node, Shape
 
-#: The most columns of a Hessian. Wider matrices are split, because a Hessian of 8,192 columns takes minutes to invert,
-#: and more inputs to estimate than anybody has.
+#: Maximum number of columns of a Hessian. Wider matrices are split, because a Hessian of 8,192 columns takes minutes to
+#: invert, and more inputs to estimate than anybody has.
 _MOST_COLUMNS = 1024
 
 
@@ -28,7 +28,7 @@ class Use(NamedTuple):
     value : int
         The value that meets the matrix.
     groups : int
-        The matrix has as many blocks of rows, each of which meets its own share of the inputs.
+        Number of blocks of rows of the matrix, each of which meets its own share of the inputs.
     """
 
     number: int
@@ -38,7 +38,7 @@ class Use(NamedTuple):
 
 
 class UsedTensor(NamedTuple):
-    """A tensor that a graph reads, and how; without uses, its elements are taken one by one.
+    """A tensor that a graph reads, and its uses; without uses, its elements are treated one by one.
 
     Attributes
     ----------
@@ -48,8 +48,8 @@ class UsedTensor(NamedTuple):
     transposed : bool
         Whether the matrix is the transpose of the tensor.
     parts : int
-        Into how many blocks the columns of a wide matrix are split. The blocks of a group of rows are stacked, so that
-        each is a group of its own.
+        Number of blocks into which the columns of a wide matrix are split. The blocks of a group of rows are stacked,
+        so that each is a separate group.
     """
 
     name: str
@@ -60,7 +60,7 @@ class UsedTensor(NamedTuple):
 
     @property
     def groups(self) -> int:
-        """The number of blocks of rows that meet inputs of their own."""
+        """The number of blocks of rows that meet different inputs."""
         return self.uses[0].groups if self.uses else 1
 
     @property
@@ -87,11 +87,11 @@ class UsedTensor(NamedTuple):
         return self._split(_vectors(node, x, self.shape[2:]))
 
     def results(self, node: Node, y: Tensor) -> Tensor:
-        """Return what the rows of each group give, ``(groups * parts, count, rows)``, in the order of `vectors`."""
+        """Return the results of each group's rows, ``(groups * parts, count, rows)``, in the order of `vectors`."""
         return _results(node, y, self.groups).repeat_interleave(self.parts, 0)
 
     def _split(self, whole: Tensor) -> Tensor:
-        """Return ``(groups, count, columns)`` with each part of the columns as a group of its own."""
+        """Return ``(groups, count, columns)`` with each part of the columns as a separate group."""
         if self.parts == 1:
             return whole
         groups, count, columns = whole.shape
@@ -168,7 +168,7 @@ def _pair(sizes: Shape) -> Any:
 
 
 def _results(node: Node, y: Tensor, groups: int) -> Tensor:
-    """Return what the rows of each group give, ``(groups, count, rows)``, in the order of `_vectors`."""
+    """Return the results of each group's rows, ``(groups, count, rows)``, in the order of `_vectors`."""
     match node:
         case Conv():
             spatial = len(node.stride)

@@ -1,8 +1,8 @@
-"""How far the outputs of a compressed network are from those of the dense one.
+"""Measures how far the outputs of a compressed network are from those of the dense one.
 
 The measure is the Kullback-Leibler divergence of outputs that are probabilities or logits, and half the squared error
 of other outputs, relative to their mean square. Divergences are means over all places of an output, in nats. Each
-number of a sigmoid is a probability of its own; the divergences of those along the last dimension are added up.
+number of a sigmoid is a separate probability; the divergences along the last dimension are added up.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 from dcformat.graph import Output, Softmax, Unary
 from dcformat_pruning.calibration.torch_network import TorchNetwork
 
-#: What is added to the second derivative by each logit of a sigmoid. Where a network is sure it is almost 0, so large
-#: errors would seem to cost nothing.
+#: Added to the second derivative of each logit of a sigmoid. Where a network is sure, the derivative is almost 0, so
+#: large errors would seem to cost nothing.
 _LEAST = 1e-3
 
 
@@ -49,7 +49,7 @@ class Measure:
     def probe(self, outputs: Sequence[Tensor], generator: torch.Generator) -> Tensor:
         """Return a random number whose gradients' squares are, on average, second derivatives of the measure.
 
-        The sum of the measure over the batch is meant. The probe is normal noise times numbers or the logits of
+        This refers to the sum of the measure over the batch. The probe is normal noise times numbers or the logits of
         sigmoids, or the logarithm of a class drawn from each distribution.
         """
         total = outputs[0].new_zeros(())
@@ -105,7 +105,7 @@ def _log(y: Tensor) -> Tensor:
 
 
 def _log_rest(y: Tensor) -> Tensor:
-    """Return the logarithm of what is missing to 1, of which the rounding of float32 leaves at least half a step."""
+    """Return the logarithm of 1 minus each number; the rounding of float32 leaves at least half a step of that."""
     return (1 - y).clamp_min(2.0**-25).log()
 
 

@@ -38,7 +38,7 @@ NamedInputs = Mapping[str, npt.NDArray[Any]]
 
 
 class CalibrationTrial(NamedTuple):
-    """A compressed network, and how it compares with the dense one.
+    """A compressed network, and its comparison with the dense one.
 
     Attributes
     ----------
@@ -69,22 +69,22 @@ class CalibrationTrial(NamedTuple):
 
 
 class CalibrationOptions(NamedTuple):
-    """How to compress without training.
+    """Options of compression without training.
 
     Attributes
     ----------
     density : float
         The largest share of the weights that may differ from zero.
     criterion : {'obs', 'wanda', 'magnitude', 'random'}
-        What decides which weights may, if not all may.
+        The choice of these weights, if they are not all.
     logits : bool
         Whether the outputs are logits, so that they are compared as probabilities.
     outputs : tuple of str
         The outputs to compare; all by default.
     probes : int
-        How many random gradients to take at each input.
+        Number of random gradients to take at each input.
     refine : int
-        How many gradient steps towards the dense network's outputs each trial takes after coding, and how many a
+        Number of gradient steps towards the dense network's outputs that each trial takes after coding, and that a
         network takes in all while it is pruned. With 0, there is no gradient descent.
     mode : {'fast', 'small', 'tiny'}
         How the file is coded.
@@ -150,7 +150,7 @@ def _check(model: Model, options: CalibrationOptions) -> None:
         raise ValueError("expected a network, found tensors without one")
     if any(isinstance(node, Quantize | Requantize) for node in model.graph.nodes):
         raise ValueError(
-            "expected a network of floats, found one of integers; compress the network that it was made of"
+            "expected a network of floats, found one of integers; compress the network that it was made from"
         )
     names = [output.name for output in model.graph.outputs]
     if unknown := sorted(set(options.outputs) - set(names)):
@@ -158,7 +158,7 @@ def _check(model: Model, options: CalibrationOptions) -> None:
 
 
 class Calibrated:
-    """What is known of a network before it is compressed, and its compression at any price."""
+    """The analysis of a network before it is compressed, and its compression at any price."""
 
     def __init__(self, model: Model, inputs: NamedInputs | None, options: CalibrationOptions) -> None:
         assert model.graph is not None
@@ -208,7 +208,7 @@ class Calibrated:
         return Walk(network, self.layers, found, batches, may)
 
     def can_reach(self, goal: CalibrationGoal) -> None:
-        """Raise `ValueError` for a drop of outputs that are no classes."""
+        """Raise `ValueError` for a drop of outputs that are not classes."""
         if goal.kind == "drop" and not any(map(_tells_classes, self.measure.kinds, self._dense[0])):
             raise ValueError(
                 "drop: expected outputs with a number for each class, found others; limit the change instead"
@@ -238,7 +238,7 @@ class Calibrated:
 
     @torch.no_grad()
     def _compared(self, tensors: Mapping[str, Tensor]) -> tuple[float, list[list[Tensor]]]:
-        """Return how far a network is from the dense one at the inputs that are kept for it, and its outputs."""
+        """Return a network's distance from the dense one at the inputs that are kept for that, and its outputs."""
         outputs = [self.network.with_tensors(tensors).run(batch) for batch in self._kept]
         count = sum(len(batch[0]) for batch in self._kept)
         return sum(self.measure.change(a, b) for a, b in zip(self._dense, outputs, strict=True)) / count, outputs

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator
 from math import exp, isfinite, log
 from typing import NamedTuple, Protocol
 
-#: What a goal may limit: the bytes of the file, or how far outputs may be from those of the dense network.
+#: The quantities that a goal may limit: the bytes of the file, or the distance of outputs from the dense network's.
 KINDS = ("size", "change", "drop")
-#: The most prices that are tried, and the ratio of two prices that are close enough.
+#: Maximum number of prices that are tried, and the ratio of two prices that are close enough.
 _MOST, _CLOSE = 12, 1.12
 #: The step from one price to the next until the goal lies between two of them.
 _LEAP = 4.0
 
 
 class GoalError(ValueError):
-    """No price reaches the goal; the message tells the nearest result."""
+    """No price reaches the goal; the message gives the nearest result."""
 
 
 class CalibrationGoal(NamedTuple):
@@ -32,7 +32,7 @@ class CalibrationGoal(NamedTuple):
     limit: float
 
     def check(self) -> None:
-        """Raise `ValueError` for a goal that makes no sense."""
+        """Raise `ValueError` for a meaningless goal."""
         if self.kind not in KINDS:
             raise ValueError(f"goal: expected {', '.join(KINDS)}, found {self.kind!r}")
         if not isfinite(self.limit) or self.limit < 0 or (self.limit == 0 and self.kind != "drop"):
@@ -48,7 +48,7 @@ class CalibrationGoal(NamedTuple):
 
 
 class Figures(Protocol):
-    """What the search knows of a trial."""
+    """The results of a trial that the search uses."""
 
     @property
     def size(self) -> int:
@@ -64,9 +64,9 @@ class Figures(Protocol):
 
 
 def search(goal: CalibrationGoal, first: float, attempt: Callable[[float], Figures]) -> Iterator[tuple[Figures, bool]]:
-    """Yield each trial, and whether it is the best so far: of those within the goal, the one that gives most.
+    """Yield each trial, and whether it is the best so far of those within the goal.
 
-    Within a size, that is the one with the least change; within a change or a drop, the smallest.
+    The best within a size is the one with the least change; within a change or a drop, the smallest.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Which weights may stay, for a given density: by Optimal Brain Surgeon, Wanda, magnitude or chance."""
+"""Chooses the weights that stay at a given density: by Optimal Brain Surgeon, Wanda, magnitude or chance."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def masks(
 ) -> dict[str, Mask]:
     """Return the weights of each matrix that may differ from zero, as matrices.
 
-    Together they are the share `density` of all weights of matrices. `wanda` keeps the same share of each row, and the
-    others rank the weights of all layers together.
+    Together they make up the share `density` of all weights of matrices. `wanda` keeps the same share of each row, and
+    the others rank the weights of all layers together.
 
     Parameters
     ----------

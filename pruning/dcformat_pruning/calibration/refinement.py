@@ -12,7 +12,7 @@ from torch import Tensor
 from dcformat_pruning.calibration.measures import Measure
 from dcformat_pruning.calibration.torch_network import TorchNetwork
 
-#: The length of a gradient step: as a share of the root mean square of a tensor's entries, or of the step of its grid.
+#: The length of a gradient step, relative to the root mean square of a tensor's entries, or to the step of its grid.
 _RATE = 0.02
 #: The steps in which the rate rises from 0.
 _WARM = 20
@@ -41,7 +41,7 @@ class Teacher:
     ) -> dict[str, Tensor]:
         """Return tensors that give outputs nearer to the dense network's.
 
-        Numbers that are zero stay so.
+        Zeros stay zero.
 
         Parameters
         ----------
@@ -77,7 +77,7 @@ class Teacher:
 
 
 class _Learnt:
-    """A tensor while it is learnt."""
+    """A tensor while it learns."""
 
     def __init__(self, tensor: Tensor, grid: float | None) -> None:
         self.free = tensor.clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""How much the outputs of a network change with each number in it, from gradients at calibration inputs."""
+"""Measures how much a network's outputs change with each number in it, from gradients at calibration inputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dcformat_pruning.calibration.layers import Use, UsedTensor
 from dcformat_pruning.calibration.measures import Measure
 from dcformat_pruning.calibration.torch_network import TorchNetwork
 
-#: The most numbers of the Hessians of a matrix, if each row has its own.
+#: Maximum number of elements of the Hessians of a matrix, if each row has its own.
 _PER_ROW = 1 << 24
 
 
@@ -58,11 +58,11 @@ class _Sums:
     Attributes
     ----------
     products : float64 ``(groups, columns, columns)``
-        Of the products of gradients along rows.
+        Sums of the products of gradients along rows.
     rows : float64 ``(rows,)``
-        Of the rows' squared gradients.
+        Sums of the rows' squared gradients.
     squares : float64 ``(groups,)``
-        Of the squared norms of each input's products, which tell how much these vary.
+        Sums of the squared norms of each input's products, which measure how much these vary.
     """
 
     def __init__(self) -> None:

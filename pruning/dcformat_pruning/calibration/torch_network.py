@@ -58,7 +58,7 @@ class TorchNetwork:
     def node(
         self, number: int, values: Mapping[int, Tensor], tensors: Mapping[str, Tensor], watch: Watch | None = None
     ) -> Tensor:
-        """Return the value that a node makes of values and tensors."""
+        """Return the value that a node makes from values and tensors."""
         node, target = self.graph.nodes[number], len(self.graph.inputs) + number
         operands = [_operand(operand, values, tensors) for operand in node.inputs]
         own = {name: tensors[name] for name in node.tensors}

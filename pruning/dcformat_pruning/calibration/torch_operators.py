@@ -16,7 +16,7 @@ from dcformat.graph import Node, Shape
 
 
 class TorchOperand(NamedTuple):
-    """What an operator reads: a value, whose first dimension is the batch, or a tensor or constant without a batch."""
+    """An operand: a value, whose first dimension is the batch, or a tensor or constant without a batch."""
 
     array: Tensor
     batched: bool
@@ -38,7 +38,7 @@ Watch = Callable[[str, Tensor, Tensor], None]
 
 
 class NodeCall(NamedTuple):
-    """A node with its operands, its weights and biases, the shape of its result, and what watches recurrent steps."""
+    """A node with its operands, its weights and biases, the shape of its result, and the watcher of recurrent steps."""
 
     node: Any
     operands: Sequence[TorchOperand]

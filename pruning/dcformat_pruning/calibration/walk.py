@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class _Moments(NamedTuple):
-    """Weighted means over the places that a layer sees: of the compressed inputs, of what the errors in them did.
+    """Weighted means over the places that a layer sees: of the compressed inputs, and of the effects of their errors.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ class Walk:
         price: float,
         targets: dict[str, Tensor],
     ) -> Assigned:
-        """Compress a tensor that a node is the first to read; `targets` hold what biases should become."""
+        """Compress a tensor that a node is the first to read; `targets` hold the desired biases."""
         target = targets.get(layer.name, self.network.tensors[layer.name])
         use, terms = layer.only_product, self.sensitivity.terms.get(layer.name, [])
         if use is None or not terms:
@@ -109,7 +109,7 @@ class Walk:
         return self._product(layer, target, terms[0], moments, self._biases.get(number), price, targets)
 
     def _other(self, layer: UsedTensor, target: Tensor, price: float) -> Assigned:
-        """Compress a tensor whose inputs are taken from the dense network, or that is no matrix."""
+        """Compress a tensor whose inputs are taken from the dense network, or that is not a matrix."""
         weights = layer.matrix(target).double().numpy()
         terms = self.sensitivity.terms.get(layer.name, [])
         if terms:
@@ -167,7 +167,7 @@ class Walk:
             hessian = hessian - moments.mean[:, :, None] * moments.mean[:, None]
             cross = cross - moments.error[:, :, None] * moments.mean[:, None]
         spread = torch.diagonal(hessian, dim1=1, dim2=2).mean(1).clamp_min(0)
-        # Inputs that hardly vary have no spread but rounding errors, which are a part of their size.
+        # Inputs that hardly vary have no spread except rounding errors, which are proportional to their size.
         damping = DAMPING * spread + 1e-6 * sizes + 1e-30
         damped = hessian + damping[:, None, None] * torch.eye(hessian.shape[-1], dtype=torch.float64)
         wanted = weights + torch.linalg.solve(damped, (weights @ cross).transpose(1, 2)).transpose(1, 2)
@@ -181,13 +181,13 @@ class Walk:
 
 
 def _kept(layer: UsedTensor, target: Tensor) -> Assigned:
-    """Return a tensor as it is, because no output depends smoothly on it: a mask, say, or a table of indices."""
+    """Return a tensor unchanged, because no output depends smoothly on it: a mask, say, or a table of indices."""
     values = layer.matrix(target).double().numpy()
     return Assigned(values, 0.0, 0.0, None)
 
 
 def _biases(network: TorchNetwork, layers: Sequence[UsedTensor]) -> dict[int, str]:
-    """Return the bias of each node that is the only reader of a bias of its own."""
+    """Return the bias of each node that is the only reader of its bias."""
     readers: dict[str, int] = {}
     for node in network.graph.nodes:
         for name in node.tensors:

@@ -1,7 +1,7 @@
-"""Compressing any network with training: `compress` searches for the smallest file that holds a goal.
+"""Compresses any network with training: `compress` searches for the smallest file that meets a goal.
 
-`goals` says what a run may aim for, `search` which network to try next, `trials` tries one with the stages of
-`dcformat_pruning.recipes`, and `packing` makes and measures its file.
+`goals` defines the goals of a run, `search` chooses the network to try next, `trials` tries one with the stages of
+`dcformat_pruning.recipes`, and `packed_module` makes and measures its file.
 """
 
 from __future__ import annotations

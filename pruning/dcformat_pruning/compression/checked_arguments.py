@@ -1,4 +1,4 @@
-"""What a user gives to a compression, checked before anything trains: the module, its data, its metric, a teacher."""
+"""Checks a user's arguments of a compression before anything trains: the module, its data, its metric, a teacher."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def example_call(module: nn.Module, feed: Feed, task: Task, batch_axis: BatchAxi
     Raises
     ------
     DataError
-        The task does not call the module, returns something else than a loss, or the batch does not fit the module.
+        The task does not call the module or does not return a loss, or the batch does not fit the module.
     """
     batch = next(iter(feed.batches(2, torch.Generator().manual_seed(0), Augmentation())))
     module.eval()
@@ -114,12 +114,12 @@ def metric_of(validate: Any, device: torch.device, name: str) -> Metric:
 
 
 def span_above_blank(module: nn.Module, dense: float, validate: Metric) -> float:
-    """Return how far the dense network is above a network whose weights are all zero.
+    """Return by how much the dense network is better than a network whose weights are all zero.
 
     Raises
     ------
     DataError
-        It is not above it: the metric does not depend on the weights, or the network has learned nothing.
+        It is not better: the metric does not depend on the weights, or the network has learned nothing.
     """
     before = Snapshot(module)
     with torch.no_grad():

@@ -18,7 +18,7 @@ _SHARE_RATE, _SETTLE_RATE = 1 / 4, 1 / 16
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the networks of a compression are trained and stored.
+    """The settings by which the networks of a compression are trained and stored.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Settings:
         are pruned as a whole.
     power, floor : float
         Weight of the loss's sensitivity in the ranking of all weights, and the share of its uniform part that each
-        layer keeps in any case; see `GradualBalanced`.
+        layer keeps at least; see `GradualBalanced`.
     bfloat16 : bool
         See `TrainingPlan`.
     mode : {'fast', 'small', 'tiny'}, optional

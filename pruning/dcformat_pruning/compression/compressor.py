@@ -1,4 +1,4 @@
-"""`compress`: the smallest file of a user's network that holds a goal.
+"""`compress`: the smallest file of a user's network that meets a goal.
 
 Every network that the search tries goes through the same stages, and each stage is saved when it is done. An
 interrupted run continues from its last complete stage, and takes the same decisions again.
@@ -62,8 +62,8 @@ class Compression(Result):
     trials : tuple of Trial
         The networks that were tried, in order.
     note : str
-        What the user should know, in one line: that the goal was not reached, that the search ended early, or which
-        layers lost all of their weights. Otherwise empty.
+        One line for the user if the goal was not reached, the search ended early, or layers lost all of their weights.
+        Otherwise empty.
     """
 
     data: bytes
@@ -102,8 +102,9 @@ def compress(
         labels; inputs are a tensor, or a tuple (by position) or dict (by name) of tensors. Integer labels are classes,
         and float labels are numbers to predict. A `Feed` of this package, such as `Images`, makes its own batches.
     validate : callable, iterable or tuple
-        Takes the module and returns its metric, a number that is higher for better networks. Data as for `train` stand
-        for the accuracy (integer labels, 0 to 1) or the share of explained variance (float labels, at most 1).
+        Takes the module and returns its metric, a number that is higher for better networks. With data as for `train`,
+        the metric is the accuracy (integer labels, 0 to 1) or the share of explained variance (float labels, at most
+        1).
     test : callable, iterable or tuple, optional
         As `validate`; read once, through the file that is returned.
     goal : Goal
@@ -119,7 +120,7 @@ def compress(
     batch_axis : int, None, or mapping of str to int or None
         The dimension of the inputs that is the batch; see `from_module`.
     control : RunControl, optional
-        Where stages are saved, and what is called as the run proceeds.
+        The directory of saved stages, and functions to call as the run proceeds.
 
     Returns
     -------
@@ -230,7 +231,7 @@ def _task(step: Callable[[Batch], Tensor] | Task | None) -> Task:
 
 
 def _identity(module: nn.Module, teacher: nn.Module | None) -> str:
-    """Return what identifies a network, before it is trained, and the weights of its teacher."""
+    """Return the identity of a network, before it is trained, and of the weights of its teacher."""
     shapes = repr([(name, tuple(value.shape)) for name, value in module.state_dict().items()])
     found = f"{type(module).__name__}-{zlib.crc32(shapes.encode()):08x}"
     if teacher is None:

@@ -1,4 +1,4 @@
-"""A first guess of how many weights to keep, from networks that are pruned at once and not trained."""
+"""A first guess of how many weights to keep, from networks that are pruned in one step and not trained."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dcformat_pruning.recipes.stage_library import codebook_sizes, fold_norms
 from dcformat_pruning.selection import keep_globally
 from dcformat_pruning.sharing import quantise_biases, round_weights, share
 
-#: Training makes up for a loss of this share of what the network knows, more or less. A first network that is too
+#: Training roughly makes up for a loss of this share of what the network knows. A first network that is too
 #: sparse costs more than one that is too dense, from which the next ones continue.
 _RECOVERED = 0.05
 
@@ -42,12 +42,12 @@ def prune_at_once(module: nn.Module, keep: int) -> None:
 
 
 def keep_for_drop(module: nn.Module, total: int, validate: Callable[[nn.Module], float], span: float) -> int:
-    """Return the number of weights with which a network that is pruned at once loses a twentieth of `span`.
+    """Return the number of weights with which a network that is pruned in one step loses a twentieth of `span`.
 
     Parameters
     ----------
     span : float
-        The metric of the dense network, less that of a network that knows nothing.
+        The metric of the dense network, minus that of a network that knows nothing.
     """
     before = Snapshot(module)
     dense = validate(module)

@@ -1,4 +1,4 @@
-"""What a compression aims for: a size, a largest drop of the metric, or a density."""
+"""The goals of a compression: a size, a largest drop of the metric, or a density."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dcformat_pruning.masks import PruningError
 
-#: A file within this share of the size that was asked for is not tried to be filled further.
+#: The search does not try to fill a file further that is within this share of the requested size.
 _FULL = 0.95
 
 
@@ -19,13 +19,13 @@ class Trial:
     Attributes
     ----------
     number : int
-        From 1.
+        The number of the trial, from 1.
     keep : int
         Number of weights that pruning kept.
     size : int
         Number of bytes of the file.
     metric : float
-        Of the packed file on the validation data.
+        The metric of the packed file on the validation data.
     """
 
     number: int
@@ -77,7 +77,7 @@ class Goal:
         return self.size is None or trial.size <= self.size
 
     def best(self, trials: Sequence[Trial], dense: float) -> Trial:
-        """Return the best network: of those that hold the goal if any does, otherwise the one nearest to it."""
+        """Return the best network: of those that meet the goal if any does, otherwise the one nearest to it."""
         good = [trial for trial in trials if self.holds(trial, dense)]
         if self.size is not None:
             return max(good, key=lambda t: (t.metric, -t.size)) if good else min(trials, key=lambda t: t.size)

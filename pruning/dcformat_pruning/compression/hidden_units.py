@@ -1,4 +1,4 @@
-"""Hidden units and channels of any network: which layers make and read them, the best of them, and those that are dead.
+"""Hidden units and channels of any network: the layers that make and read them, the best ones, and the dead ones.
 
 They are found in the exported graph, where activations and the attention of PyTorch's layers are plain operators.
 """

@@ -1,4 +1,4 @@
-"""From a compressed module to the bytes of its file, and the metric of the network in these bytes."""
+"""Makes the bytes of a compressed module's file, and measures the network in these bytes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Packed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExampleCall:
-    """The arguments of a call of the module, which show what an export needs to know of the inputs.
+    """The arguments of a call of the module, which show an export the inputs.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""How a compression is saved and followed, which does not change its result."""
+"""Options for saving and following a compression, which do not change its result."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dcformat_pruning.meter import Report
 
 @dataclass(frozen=True, slots=True)
 class RunControl:
-    """Where a compression saves its stages, and what it calls as it proceeds.
+    """The directory in which a compression saves its stages, and the functions that it calls as it proceeds.
 
     Attributes
     ----------
     resume_dir : path, optional
         The directory in which stages are saved. Stages that it already holds are not run again.
     progress : callable, optional
-        Called with a `Step` after each batch.
+        Called with a `StageProgress` after each batch.
     watch : callable, optional
         Called with each `Trial` when it is done.
     """

@@ -1,4 +1,4 @@
-"""Which network to try next: the number of weights to keep, from the trials so far."""
+"""Chooses the network to try next: the number of weights to keep, from the trials so far."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dcformat_pruning.compression.goals import Goal, Trial
 
-#: Factors between the numbers of weights of two trials, while all trials hold the goal and while none does.
+#: Factors between the numbers of weights of two trials, while all trials meet the goal and while none does.
 _DOWN, _UP = 0.5, 2.5
 
 #: Two numbers of weights in this ratio or a closer one are too near for another trial between them.
@@ -51,7 +51,7 @@ class Search:
     def _for_drop(self, good: Sequence[int], bad: Sequence[int]) -> int | None:
         """Halve the weights while the goal holds, then close in on the smallest number with which it does.
 
-        A network that fails with more weights than one that holds the goal was unlucky, and says nothing.
+        A network that fails with more weights than one that meets the goal was unlucky, and says nothing.
         """
         if not good:
             return round(_UP * max(bad))

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class Snapshot:
     """The parts, parameters and buffers of a module, and copies of all values.
 
-    Unlike a state_dict, it also restores what folding changes: batch norms that were replaced, and biases that were
-    added. The module keeps its parameter objects.
+    Unlike a state_dict, it also restores the parts that folding changes: batch norms that were replaced, and biases
+    that were added. The module keeps its parameter objects.
     """
 
     def __init__(self, module: nn.Module) -> None:

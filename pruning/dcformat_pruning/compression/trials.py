@@ -1,4 +1,4 @@
-"""Trying one number of weights: prune, share, settle and pack, each as a stage of the run."""
+"""Tries one number of weights: prune, share, settle and pack, each as a stage of the run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Tried:
     packed : Packed or None
         None if the trial's stages were saved by an earlier run.
     pruned, finished : Snapshot
-        After pruning, from which a later trial may continue; and at the end.
+        The network after pruning, from which a later trial may continue, and at the end.
     """
 
     trial: Trial
@@ -50,7 +50,7 @@ class Tried:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trials:
-    """What the trials of a run have in common.
+    """The parts that the trials of a run have in common.
 
     Attributes
     ----------

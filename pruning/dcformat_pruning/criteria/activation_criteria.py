@@ -31,7 +31,7 @@ from dcformat_pruning.objectives import run
 
 @dataclass(frozen=True, slots=True)
 class TfIdf:
-    """``|w|^a * TF^b * IDF^c``: a weight's magnitude, times how loud its input is, times how rarely it is present.
+    """``|w|^a * TF^b * IDF^c``: a weight's magnitude, times its input's mean strength, times that input's rarity.
 
     The article calls it "NeuronRank": V. Rakivnenko, "Deep Compression, 2015: How Much More Can We Squeeze in 2025?",
     Towards AI, 2025.
@@ -110,8 +110,8 @@ class Wanda:
 class Apoz:
     """The share of a unit's outputs that is *not* zero: one minus the average percentage of zeros (Hu et al. 2016).
 
-    An output counts as zero if a ReLU right behind the layer would make it zero, so fold batch norms first. The outputs
-    of the last layer are logits; do not choose units by its scores.
+    An output counts as zero if a ReLU directly after the layer would make it zero, so fold batch norms first. The
+    outputs of the last layer are logits; do not choose units by its scores.
     """
 
     name: str = "APoZ"

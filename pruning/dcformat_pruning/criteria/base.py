@@ -1,4 +1,4 @@
-"""What all criteria share: the layers that they score, passes over data, and layer inputs as patches."""
+"""The parts that all criteria share: the layers that they score, passes over data, and layer inputs as patches."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def layer_weights(
     fits : callable
         Takes a layer and the name of its parameter; returns whether the weight can be scored.
     expected : str
-        What the weights must do, for errors.
+        The requirement on the weights, for errors.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Castellano's criterion for units, and removing units so that the rest makes up for them.
+"""Castellano's criterion for units, and the removal of units so that the other weights make up for them.
 
 Castellano, Fanelli and Pelillo 1997, "An Iterative Pruning Algorithm for Feedforward Neural Networks".
 """
@@ -20,7 +20,7 @@ from dcformat_pruning.unit_readers import unit_readers
 
 @dataclass(frozen=True, slots=True)
 class Castellano:
-    """``sum_i w_hi^2 * sum_mu y_h(mu)^2``: how much unit h contributes to the net inputs i of its readers.
+    """``sum_i w_hi^2 * sum_mu y_h(mu)^2``: the contribution of unit h to the net inputs i of its readers.
 
     It scores only units whose readers are all Linear or Conv2d layers; see `unit_readers`. `remove_and_refit`
     removes units and solves the readers' other weights so that their net inputs change least.

@@ -93,7 +93,7 @@ class Fisher:
     ----------
     units : bool
         Score units instead, as Theis et al. (2018) do: ``1/2 * mean over samples of (sum over positions of
-        a * dL/da)^2``, where ``a`` is the layer's output. A ReLU behind the layer does not change the score.
+        a * dL/da)^2``, where ``a`` is the layer's output. A ReLU after the layer does not change the score.
     """
 
     units: bool = False
@@ -227,7 +227,7 @@ def _backward(
     def hook(name: str, layer: WeightedLayer, x: Tensor, output: Tensor) -> Tensor:
         inputs[name].append(patches(layer, x.detach()).clone())
         outputs[name].append(output)
-        return output.clone()  # an in-place ReLU behind the layer must not change the kept output
+        return output.clone()  # an in-place ReLU after the layer must not change the kept output
 
     with torch.enable_grad(), hooked(layers, hook):
         result = _logits(run(module, batch[0]))

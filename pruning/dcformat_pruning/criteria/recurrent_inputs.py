@@ -1,4 +1,4 @@
-"""What the weights of recurrent layers multiply: inputs, and the states before each step."""
+"""The operands of recurrent layers' weights: inputs, and the states before each step."""
 
 from __future__ import annotations
 

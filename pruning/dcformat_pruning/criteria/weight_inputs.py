@@ -1,4 +1,4 @@
-"""The weights that multiply inputs, and the inputs as matrices, which TF-IDF, Wanda and OBS score by.
+"""The weights that multiply inputs, and the inputs as matrices, by which TF-IDF, Wanda and OBS score.
 
 The inputs of a weight are a matrix with a row for each sample and position. A convolution has a row for each patch that
 its kernel covers, padding zeros included. Column ``j`` is multiplied by the weights ``[:, j]`` of the weight matrix.
@@ -29,7 +29,7 @@ class Multiplied(NamedTuple):
     ----------
     weight : nn.Parameter
     groups : int
-        The weight has as many blocks of rows, each of which multiplies inputs of its own.
+        Number of blocks of rows of the weight, each of which multiplies different inputs.
     """
 
     weight: nn.Parameter
@@ -170,7 +170,7 @@ def _attention_inputs(part: nn.MultiheadAttention, given: Mapping[str, Any]) -> 
     else:
         for name, x in zip(("q_proj_weight", "k_proj_weight", "v_proj_weight"), inputs, strict=True):
             yield name, _rows(x)
-    # With an identity in its place, attention returns what the last projection multiplies.
+    # With an identity in its place, attention returns the operand of the last projection.
     last = part.out_proj
     identity = nn.Linear(part.embed_dim, part.embed_dim, bias=False, device="meta")
     identity.weight = nn.Parameter(torch.eye(part.embed_dim, dtype=last.weight.dtype, device=last.weight.device))

@@ -1,8 +1,8 @@
-"""From PyTorch modules to `dcformat.Model`.
+"""Makes a `dcformat.Model` from a PyTorch module.
 
 `from_module` exports a user's module (`module_export`): `preparation` copies it, `inputs` makes examples, `program`
-runs `torch.export`, and `dcformat_interop.torch_import` makes a graph of the program. `architecture_model` exports the
-networks that this package trains, whose graphs are known. `fold_batch_norm` changes a module in place before its
+runs `torch.export`, and `dcformat_interop.torch_import` turns the program into a graph. `architecture_model` exports
+the networks that this package trains, whose graphs are known. `fold_batch_norm` changes a module in place before its
 weights are shared.
 """
 

@@ -1,4 +1,4 @@
-"""From a network that this package trained to a `Model`."""
+"""Makes a `Model` from a network that this package trained."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def architecture_model(
     preprocessing: Preprocessing | None,
     metadata: Mapping[str, str] | None = None,
 ) -> Model:
-    """Make a `Model` of a module with a named architecture.
+    """Make a `Model` from a module with a named architecture.
 
-    Values are exact; zeros are left out, and values that repeat go to a codebook.
+    Values are exact; zeros are left out, and repeated values are put into a codebook.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The examples with which a module is exported, made of what the user gives."""
+"""Makes the examples with which a module is exported from the user's inputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dcformat_pruning.tracing import place, reason, unsupported
 ExampleInputs = Sequence[int] | Tensor | Sequence[Any] | Mapping[str, Any]
 BatchAxis = int | None | Mapping[str, int | None]
 
-#: The size of the batch in an export, which is then left open. PyTorch takes 0 and 1 for constants.
+#: The size of the batch in an export, which is then left open. PyTorch treats 0 and 1 as constants.
 _BATCH = 3
 
 
@@ -86,7 +86,7 @@ def example_inputs(module: nn.Module, inputs: ExampleInputs, batch_axis: BatchAx
 
 
 def _arguments(inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return what the forward pass takes by position and by name."""
+    """Return the arguments of the forward pass by position and by name."""
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
     if isinstance(inputs, Tensor) or not isinstance(inputs, Sequence):
@@ -97,7 +97,7 @@ def _arguments(inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _example(where: str, name: str, leaf: Any, axis: int | None) -> Any:
-    """Return an example with a batch that tells its dimension from others; floats are float32."""
+    """Return an example with a batch whose size distinguishes its dimension from others; floats are float32."""
     if isinstance(leaf, np.ndarray):
         leaf = torch.from_numpy(leaf)
     if not isinstance(leaf, Tensor):

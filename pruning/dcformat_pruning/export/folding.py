@@ -1,4 +1,4 @@
-"""Folding a batch norm into the layer before it, which computes the same function in eval mode with fewer tensors."""
+"""Folds a batch norm into the layer before it, which computes the same function in eval mode with fewer tensors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def fold_batch_norm(module: nn.Module) -> list[str]:
     it: fold, then share, then export.
 
     `nn.Identity` replaces the norm, and the layer gets a bias if it had none. Weights are changed in place, so that an
-    optimiser keeps its parameters; if another layer shares the weights, the layer gets weights of its own. Pruned
+    optimiser keeps its parameters; if another layer shares the weights, the layer gets its own copy. Pruned
     weights stay zero. A norm is not folded if it follows anything else, or a layer that has hooks or recomputes its
     weights in each call (`torch.nn.utils.weight_norm`, parametrisations). A norm whose number of features is not that
     of the layer's outputs normalises another axis, and is not folded either.

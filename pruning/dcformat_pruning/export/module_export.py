@@ -1,7 +1,7 @@
-"""From a user's own `nn.Module` to a `Model` with a graph: PyTorch exports the module, and the ONNX importer reads it.
+"""Makes a `Model` with a graph from a user's `nn.Module`: PyTorch exports it, and the ONNX importer reads the result.
 
-The module is copied, and the original is not changed. What the graph cannot express raises an `UnsupportedModuleError`
-that names it. The graph is compared with the module before it is returned.
+The module is copied, and the original is not changed. Anything that the graph cannot express raises an
+`UnsupportedModuleError` that names it. The graph is compared with the module before it is returned.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dcformat_pruning.export.preparation import prepare
 from dcformat_pruning.export.torch_program import exported
 from dcformat_pruning.tracing import UnsupportedModuleError
 
-#: What makes a network one for single inputs.
+#: The setting that makes a network one for single inputs.
 _ONE_INPUT = "batch_axis=None, with an example whose batch is 1"
 
 
@@ -38,7 +38,7 @@ def from_module(
     exact: bool = False,
     verbose: bool = True,
 ) -> Model:
-    """Make a `Model` of a module: its weights under their own names, and the graph of its forward pass in eval mode.
+    """Make a `Model` from a module: its weights under their own names, and the graph of its forward pass in eval mode.
 
     The graph is compared with the module on random inputs before it is returned. The module is not changed.
 
@@ -50,8 +50,8 @@ def from_module(
         DistributedDataParallel and `torch.compile` are unwrapped.
     inputs : sequence of int, tensor, sequence or mapping
         For one float32 input, its shape without the batch, such as ``(channels, height, width)``. Otherwise examples
-        with a batch of any size: a tensor, a sequence of what the forward pass takes by position, or a mapping of what
-        it takes by name. Only their shapes and dtypes matter.
+        with a batch of any size: a tensor, a sequence of the forward pass's arguments by position, or a mapping of them
+        by name. Only their shapes and dtypes matter.
     batch_axis : int, None, or mapping of str to int or None
         The dimension that is the batch, for all inputs or by the names of the forward pass's parameters (0 for those
         that are missing). None for an input, such as a table, that has none; None for all makes a network whose shapes

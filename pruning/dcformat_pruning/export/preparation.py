@@ -1,4 +1,4 @@
-"""Preparing a user's module for export: a copy in eval mode, with plain tensors."""
+"""Prepares a user's module for export: a copy in eval mode, with plain tensors."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def copied(module: nn.Module) -> nn.Module:
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
-    """Return the module inside wrappers that change where or how it runs, but not what it computes."""
+    """Return the module inside wrappers that change where or how it runs, but not its results."""
     while True:
         if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
             module = module.module

@@ -1,4 +1,4 @@
-"""Exporting a module with `torch.export`, and naming the part that cannot be exported."""
+"""Exports a module with `torch.export`, and names the part that cannot be exported."""
 
 from __future__ import annotations
 

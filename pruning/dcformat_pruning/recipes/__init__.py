@@ -1,4 +1,4 @@
-"""Recipes: from nothing, or a checkpoint, to a compressed LeNet.
+"""Recipes: they make a compressed LeNet from nothing, or from a checkpoint.
 
 `compress_architecture` runs a recipe. A recipe is a list of stages (`recipe`), most of which come from `stage_library`;
 `classic`, `default` and `smallest` hold the recipes. `running` runs stages, here and in `dcformat_pruning.compression`.

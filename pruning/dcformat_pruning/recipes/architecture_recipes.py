@@ -70,7 +70,7 @@ def compress_architecture(
     resume_dir : path, optional
         The directory in which stages are saved. Stages that it already holds are not run again.
     progress : callable, optional
-        Called with a `Step` after each batch, and while images are prepared.
+        Called with a `StageProgress` after each batch, and while images are prepared.
     data : path, optional
         A directory with IDX files; see `dcformat.datasets.load_split`.
 
@@ -108,7 +108,7 @@ def compress_architecture(
 
 
 def _finished(recipe: Recipe, model: Model, module: nn.Module, context: StageContext) -> Model:
-    """Return the model as the recipe finishes it, and give the module the same weights."""
+    """Return the finished model of the recipe, and give the module the same weights."""
     if recipe.finish is None:
         return model
     if context.meter is not None:

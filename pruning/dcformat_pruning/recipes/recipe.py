@@ -27,7 +27,7 @@ _AUGMENT, _TEACH = 2.0, 4.0
 
 @dataclass(slots=True)
 class StageContext:
-    """What a stage may use.
+    """The data and settings that a stage may use.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class StageContext:
     device : torch.device
         Where the module and the data are.
     task : Task or None
-        What the network is trained for; None classifies images.
+        The purpose for which the network is trained; None classifies images.
     in_place : bool
         Whether only the module itself can be trained, because the task calls no other. Otherwise a chain trains without
         its dead units, in a copy.
@@ -51,7 +51,7 @@ class StageContext:
     meter : Meter or None
         Reports progress.
     epoch_scale : float
-        The epochs that the caller asked for, as a multiple of the recipe's epochs.
+        The requested epochs, as a multiple of the recipe's epochs.
     carried : dict of str to Tensor
         Tensors that a stage leaves for later ones besides the module, such as a teacher's weights; saved with it.
     pools : dict
@@ -81,7 +81,7 @@ class StageContext:
         return zlib.crc32(f"{self.seed} {self.stage}".encode())
 
     def epochs(self, planned: int) -> int:
-        """Return a stage's epochs, scaled to the number that the caller asked for; at least one."""
+        """Return a stage's epochs, scaled to the requested number; at least one."""
         return max(1, round(planned * self.epoch_scale))
 
     def pool(self, augmentation: Augmentation, copies: int, teacher: nn.Module | None = None) -> Pool:
@@ -172,7 +172,7 @@ class StageReport:
     ----------
     stage : str
     metric : float
-        On the validation data; the recipes' is the accuracy, 0 to 1.
+        The metric on the validation data; that of the recipes is the accuracy, 0 to 1.
     weights : int
         Number of nonzero weights.
     seconds : float
@@ -189,7 +189,7 @@ class StageReport:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Stages in order, and how to write the result.
+    """Stages in order, and the settings by which the result is written.
 
     Attributes
     ----------
@@ -219,7 +219,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """A compressed model, and how it was made.
+    """A compressed model, and the record of how it was made.
 
     Attributes
     ----------

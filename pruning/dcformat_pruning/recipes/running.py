@@ -1,4 +1,4 @@
-"""Running stages one after another: each is saved when it is done, and not run again."""
+"""Runs stages one after another: each is saved when it is done, and not run again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Run:
     folder : path or None
         Where stages are saved; None saves nothing.
     settings : str
-        Identifies the run, because a stage that another run saved must not be continued.
+        Identifies the run, so that it does not continue from another run's stage.
 
     Attributes
     ----------
@@ -55,8 +55,6 @@ class Run:
         """
         number, module, context = len(self.reports), self._module, self._context
         saved = None if self._folder is None else load_stage(self._folder, number, stage.name, self._key)
-        if context.meter is not None:
-            context.meter.begin(number, skipped=saved is not None)
         if saved is not None:
             if stage.rebuild is not None:
                 stage.rebuild(module)
@@ -65,6 +63,8 @@ class Run:
             report = StageReport(**json.loads(saved.report))
         else:
             context.stage = stage.name
+            if context.meter is not None:
+                context.meter.begin(number)
             with _memory_errors(stage.name):
                 report = self._fresh(stage)
             if self._folder is not None:

@@ -1,4 +1,4 @@
-"""The recipes `record` and `extreme`: the smallest files, for half an hour of training and more.
+"""The recipes `record` and `extreme`: the smallest files, which take half an hour of training or more.
 
 They differ from `default` in two ways: a convolutional teacher gives the targets, and pruning takes longer and goes
 further. docs/records.md shows what each part is worth.

@@ -1,4 +1,4 @@
-"""The stages that recipes are made of: training, gradual pruning, weight sharing and rounding."""
+"""The stages of recipes: training, gradual pruning, weight sharing and rounding."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FeedSource = Callable[[StageContext], Feed]
 
 
 def plain(context: StageContext) -> Feed:
-    """Return the training data as they are."""
+    """Return the training data unchanged."""
     return context.train
 
 
@@ -82,7 +82,7 @@ def prune_gradually(
     """
 
     def run(module: nn.Module, context: StageContext) -> None:
-        # The pruning changes its masks, and the caller's must stay.
+        # The pruning changes its masks, and those of the caller must not change.
         masks = all_weights(module) if alive is None else Masks(module, {n: m.clone() for n, m in alive.items()})
         masks.apply()
         if isinstance(module, nn.Sequential) and is_chain(module) and not context.in_place:
@@ -233,7 +233,7 @@ def folded(stage: Stage) -> Stage:
 
 
 def fold_norms(module: nn.Module) -> None:
-    """Fold batch norms where the module can be traced; the export keeps the others as they are."""
+    """Fold batch norms where the module can be traced; the export keeps the others unchanged."""
     with contextlib.suppress(UnsupportedModuleError):
         fold_batch_norm(module)
 

@@ -1,6 +1,6 @@
 """Pruning schedules: when weights are removed.
 
-`one_shot` prunes once, `iterative` prunes and retrains in turns, and `lottery_ticket` rewinds the weights between
+`one_shot` prunes once, `iterative` prunes and retrains in turn, and `lottery_ticket` rewinds the weights between
 rounds. `GradualPruning`, `GradualBalanced`, `DropAndGrow` and `Penalty` are constraints of `training.fit` that act
 while a network trains.
 """

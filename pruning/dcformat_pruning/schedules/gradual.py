@@ -120,8 +120,8 @@ class GradualBalanced:
     power : float
         Weight of the loss's sensitivity: 0 gives magnitude, 0.5 optimal brain damage.
     floor : float
-        Share of its uniform part of the weights that each layer keeps in any case, and at least one weight; 0 lets a
-        layer lose all. A network whose only way through leads through such a layer knows nothing.
+        Each layer keeps at least this share of its uniform part of the weights, and at least one weight; 0 lets a layer
+        lose all. A network in which all paths lead through such a layer knows nothing.
     begin : int, optional
         Number of alive weights from which the cubic falls; by default, those that are alive in the masks. A smaller
         number lets weights that an earlier pruning removed come back in place of others.
@@ -206,7 +206,7 @@ class GradualBalanced:
 
     @staticmethod
     def _lifted(score: Tensor, floor: int) -> Tensor:
-        """Return a layer's scores with infinity for the weights that the layer keeps in any case."""
+        """Return a layer's scores with infinity for the weights that the layer must keep."""
         return score.masked_fill(largest(score, floor), math.inf) if floor else score
 
     def _next_thresholds(self, progress: float) -> list[float]:

@@ -16,7 +16,7 @@ from dcformat_pruning.training import Constraint, EpochProgress, TrainingPlan, f
 
 @dataclass(frozen=True, slots=True)
 class Retraining:
-    """How the rounds of a schedule train.
+    """The training of a schedule's rounds.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ def one_shot(
 def iterative(
     module: nn.Module, criterion: Criterion, data: Data, keeps: Sequence[int], retraining: Retraining
 ) -> Masks:
-    """Prune and retrain in turns, in place (Han et al. 2015, section 3).
+    """Prune and retrain in turn, in place (Han et al. 2015, section 3).
 
     Parameters
     ----------

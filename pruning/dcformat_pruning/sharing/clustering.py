@@ -110,7 +110,7 @@ def exact_kmeans(values: npt.ArrayLike, clusters: int) -> Clustering:
     """Find the clusters with the least squared error, by dynamic programming over the sorted values (Wu 1991).
 
     The best last cut moves to the right as values are added. Each layer of the table is therefore solved by halving,
-    for all intervals of one depth at once, in ``O(clusters * n log n)`` in total.
+    for all intervals of one depth together, in ``O(clusters * n log n)`` in total.
 
     Parameters
     ----------

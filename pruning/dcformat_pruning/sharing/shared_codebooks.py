@@ -25,7 +25,7 @@ METHODS = ("linear", "density", "random", "exact", "entropy")
 def share(
     module: nn.Module, clusters: Mapping[str, int], method: str = "linear", *, seed: int = 0, rate: float = 0.0
 ) -> None:
-    """Replace the nonzero weights of each named parameter by centroids of its own, in place.
+    """Replace the nonzero weights of each named parameter by the parameter's own centroids, in place.
 
     Parameters
     ----------

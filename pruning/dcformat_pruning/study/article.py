@@ -35,7 +35,7 @@ class PublishedRow:
         Number of parameters of the dense network, divided by the number left.
     criterion : str
     pruned, retrained : float or None
-        Accuracy on the test images in percent, right after pruning and after retraining; None where none is given.
+        Accuracy on the test images in percent, right after pruning and after retraining; None if not published.
     """
 
     ratio: float
@@ -94,7 +94,7 @@ class RepeatedRow:
 
     @property
     def key(self) -> ArticleRowKey:
-        """What was done, by which a resumed study knows that it is done."""
+        """The identity of the row, by which a resumed study recognises that it is done."""
         return self.published, self.seed, self.method
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from dcformat_pruning.data import Images, TrainingData
 from dcformat_pruning.meter import Meter
@@ -26,7 +27,7 @@ def run(
     dense, epochs : int
         Epochs of the dense networks and of each retraining.
     folder : Path or None
-        Where the dense networks and the rows are saved. What it already holds is not done again.
+        The folder in which the dense networks and the rows are saved. Work that it already holds is not repeated.
 
     Raises
     ------
@@ -37,17 +38,22 @@ def run(
     key = f"{settings} epochs={epochs}"
     saved = [] if folder is None else load_rows(folder / "article-rows.json", key, RepeatedRow)
     for seed in range(seeds):
-        meter.begin(2 * seed)
         module = trained(
-            folder, seed, "article", settings, article_network(seed),
-            partial(train_article, data, seed, meter, dense, BATCH),
-        )  # fmt: skip
-        meter.begin(2 * seed + 1)
+            folder, seed, "article", settings, article_network(seed), partial(_train, data, seed, meter, dense)
+        )
+        count = sum(row.seed == seed for row in saved)
+        meter.begin(2 * seed + 1, saved=count / rows_of_one())
         for row in repeat(module, seed, data, test, epochs, [row.key for row in saved]):
             saved.append(row)
             if folder is not None:
                 save_rows(folder / "article-rows.json", key, saved)
-            count = sum(row.seed == seed for row in saved)
+            count += 1
             meter.count("prunings", count, rows_of_one(), {"pruned": row.pruned, "retrained": row.retrained})
             yield [row for row in saved if row.seed < seeds]
     yield [row for row in saved if row.seed < seeds]
+
+
+def _train(data: TrainingData, seed: int, meter: Meter, dense: int) -> nn.Sequential:
+    """Train a dense network; the meter enters the stage only then, as a saved network takes no time."""
+    meter.begin(2 * seed)
+    return train_article(data, seed, meter, dense, BATCH)

@@ -20,7 +20,8 @@ T = TypeVar("T")
 #: A row of any of the study's tables.
 StudyRow = ComparisonRow | RepeatedRow | ScheduleRow | NetworkRow
 
-#: Colours, markers and dashes of the criteria in all panels; markers and dashes help readers who cannot tell colours.
+#: Colours, markers and dashes of the criteria in all panels; markers and dashes help readers who cannot distinguish
+#: colours.
 _COLOURS = (
     "#000000", "#0072b2", "#56b4e9", "#cc79a7", "#e69f00", "#d55e00", "#009e73", "#7b3294", "#999999", "#b22222",
 )  # fmt: skip

@@ -126,7 +126,7 @@ class Attention(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """Attention and two Linear layers, each behind a layer norm and beside a shortcut (Dosovitskiy et al. 2021)."""
+    """Attention and two Linear layers, each after a layer norm and beside a shortcut (Dosovitskiy et al. 2021)."""
 
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()

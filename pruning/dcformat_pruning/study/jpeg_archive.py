@@ -27,7 +27,7 @@ from dcformat_pruning.data import VALIDATION_IMAGES, Images, TrainingData, split
 #: Height and width of an image.
 SIZE = 32
 
-#: The most bytes of one JPEG file and the most images of an archive; ten times what CIFAR-10 (JPEG) has.
+#: Maximum number of bytes of a JPEG file and of images of an archive; ten times those of CIFAR-10 (JPEG).
 _MAX_BYTES, _MAX_IMAGES = 1 << 16, 600_000
 
 _FILES = ("train-images", "train-labels", "test-images", "test-labels")
@@ -52,7 +52,7 @@ def jpeg_test_images(path: Path | str | None = None) -> Images:
 
 
 def load_jpegs(path: Path | str | None = None) -> Arrays:
-    """Decode an archive, or load what was decoded before.
+    """Decode an archive, or load its images if it was decoded before.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def load_jpegs(path: Path | str | None = None) -> Arrays:
 
 
 def is_archive(path: Path | str | None) -> bool:
-    """Whether `path` means an archive, and not a directory of other files; see `load_jpegs`."""
+    """Return whether `path` means an archive, and not a directory of other files; see `load_jpegs`."""
     return path is None or not Path(path).is_dir() or _place(path).exists()
 
 
@@ -107,7 +107,7 @@ def _place(path: Path | str | None) -> Path:
 
 
 def decode(archive: Path) -> Arrays:
-    """Decode all images of an archive; see `load_jpegs` for what it returns and raises."""
+    """Decode all images of an archive; see `load_jpegs` for results and errors."""
     from PIL import Image
 
     pixels: dict[str, list[npt.NDArray[np.uint8]]] = {"train": [], "test": []}

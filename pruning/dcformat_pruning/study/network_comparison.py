@@ -103,7 +103,7 @@ class NetworkRow:
 
     @property
     def key(self) -> NetworkRowKey:
-        """What was done, by which a resumed study knows that it is done."""
+        """The identity of the row, by which a resumed study recognises that it is done."""
         return self.network, self.seed, self.criterion, self.selection, self.density, self.epochs
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from dcformat_pruning.data import TrainingData, training_data
 from dcformat_pruning.meter import Meter
@@ -21,7 +22,7 @@ from dcformat_pruning.study.saved_rows import load_rows, save_rows, trained
 
 @dataclass(frozen=True, slots=True)
 class NetworkStudy:
-    """What a run compares.
+    """The networks, criteria and densities that a run compares.
 
     Attributes
     ----------
@@ -73,7 +74,7 @@ def run(study: NetworkStudy, data: TrainingData, folder: Path | None, meter: Met
     Parameters
     ----------
     folder : Path or None
-        Where the dense networks and the rows are saved. What it already holds is not done again.
+        The folder in which the dense networks and the rows are saved. Work that it already holds is not repeated.
 
     Raises
     ------
@@ -84,12 +85,12 @@ def run(study: NetworkStudy, data: TrainingData, folder: Path | None, meter: Met
     key = f"dense={study.dense} images={len(data.train)} torch={torch.__version__}"
     saved = [] if folder is None else load_rows(folder / "rows.json", key, NetworkRow)
     for place, (name, seed) in enumerate(itertools.product(study.networks, range(study.seeds))):
-        meter.begin(2 * place)
         module = trained(
             folder, seed, name, key, image_network(name, channels, size, seed),
-            partial(train_dense, name, data, seed, study.dense, meter),
+            partial(_train, study, name, seed, data, meter, 2 * place),
         )  # fmt: skip
-        meter.begin(2 * place + 1)
+        count = sum((row.network, row.seed) == (name, seed) for row in saved if study.holds(row))
+        meter.begin(2 * place + 1, saved=count / study.prunings)
         found = compare_network(
             name, module, seed, data, study.criteria, epochs=study.epochs, densities=study.densities,
             done=[row.key for row in saved],
@@ -98,8 +99,13 @@ def run(study: NetworkStudy, data: TrainingData, folder: Path | None, meter: Met
             saved.append(row)
             if folder is not None:
                 save_rows(folder / "rows.json", key, saved)
-            rows = [row for row in saved if study.holds(row)]
-            count = sum((r.network, r.seed) == (name, seed) for r in rows)
+            count += 1
             meter.count("prunings", count, study.prunings, {"pruned": row.pruned, "retrained": row.retrained})
-            yield rows
+            yield [row for row in saved if study.holds(row)]
     yield [row for row in saved if study.holds(row)]
+
+
+def _train(study: NetworkStudy, name: str, seed: int, data: TrainingData, meter: Meter, stage: int) -> nn.Module:
+    """Train a dense network; the meter enters the stage only then, as a saved network takes no time."""
+    meter.begin(stage)
+    return train_dense(name, data, seed, study.dense, meter)

@@ -1,4 +1,4 @@
-"""Training the dense image networks of the study."""
+"""Trains the dense image networks of the study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pruning a network by a criterion to a given size, and retraining it: one plan for all criteria."""
+"""Prunes a network by a criterion to a given size, and retrains it: one plan for all criteria."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study has done, saved in a folder, so that an interrupted study continues: dense networks and rows."""
+"""The finished work of a study (dense networks and rows), saved so that an interrupted study continues."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class ScheduleRow:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What a schedule may use: the images, the number of weights to keep, all epochs of training, and the seed."""
+    """The inputs of a schedule: the images, the number of weights to keep, all epochs of training, and the seed."""
 
     data: TrainingData
     keep: int

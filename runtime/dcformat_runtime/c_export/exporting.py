@@ -34,7 +34,7 @@ from dcformat_runtime.weight_matrices import Floats
 NumberFormat = Literal["float32", "int8", "int16"]
 Form = Literal["fast", "small", "tables"]
 
-#: What a dense weight and a value take at most while a program is made, and the steps of coding a weight.
+#: Maximum number of bytes of a dense weight and of a value while a program is made, and the steps to code a weight.
 _BYTES_A_WEIGHT, _BYTES_A_VALUE, _STEPS_A_WEIGHT = 64, 256, 256
 #: Random inputs of the test program, if there are no others.
 _SEED = 1
@@ -65,7 +65,7 @@ class ExportOptions:
 
 
 class FixedError(NamedTuple):
-    """How far fixed point is from float32 on the calibration inputs."""
+    """The difference between fixed point and float32 on the calibration inputs."""
 
     inputs: int
     largest: float
@@ -235,7 +235,7 @@ def _dense(model: Model) -> dict[str, Floats]:
 
 
 def _float_inputs(model: Model, graph: Graph, inputs: npt.NDArray[Any] | None) -> Floats:
-    """Return inputs as the network computes with them, random ones if there are none."""
+    """Return inputs in the form in which the network computes with them; random ones if there are none."""
     shape = graph.inputs[0].shape
     rule = graph.preprocessing
     if inputs is None:
@@ -254,7 +254,7 @@ def _float_inputs(model: Model, graph: Graph, inputs: npt.NDArray[Any] | None) -
 
 
 def _expected(model: Model, inputs: Floats) -> Floats:
-    """Return what the runtime computes in deterministic mode."""
+    """Return the results of the runtime in deterministic mode."""
     session = Session.from_model(model, deterministic=True, backend="numpy")
     port = session.inputs[0]
     return session.float32_outputs({port.name: inputs.astype(port.dtype)})[0]

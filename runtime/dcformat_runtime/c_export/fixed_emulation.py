@@ -1,6 +1,6 @@
-"""Computes in NumPy what a C program computes in fixed point, integer for integer.
+"""Computes in NumPy the same integers as a C program in fixed point.
 
-The test program compares the two, and the error of fixed point is that of this.
+The test program compares the two, and the error of fixed point is measured here.
 """
 
 from __future__ import annotations

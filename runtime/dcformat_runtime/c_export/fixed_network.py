@@ -61,9 +61,9 @@ class FixedNetwork:
         For the number of a step: its weights, the spatial shape of its kernel, its multipliers, the table of a function
         (uint8, or uint16 for softmax), or the range to which a function limits stored integers.
     aliases : set of int
-        The numbers of functions that leave the stored integers as they are.
+        The numbers of functions that leave the stored integers unchanged.
     sums_out : bool
-        Whether the result of the network are the sums of its last layer, int32.
+        Whether the network's results are the sums of its last layer, int32.
     """
 
     bits: int
@@ -158,7 +158,7 @@ def _softmax_code(network: FixedNetwork, step: FusedStep, bits: int) -> Code:
 
 
 def _function(network: FixedNetwork, step: FusedStep, source: Code, measured: tuple[float, float] | None) -> Code:
-    """Return the code of a function's results; its table is left out if the stored integers stay as they are."""
+    """Return the code of a function's results; its table is left out if the stored integers stay unchanged."""
     if not is_function(step.node):
         found = f"{step.node.kind} of several operands"
         raise GraphError(f"node {step.number}", got=found, expected="a function of one value; export float32")

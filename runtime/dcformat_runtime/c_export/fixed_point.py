@@ -1,6 +1,6 @@
 """Chooses how numbers become integers: scales of values from their ranges, and integers for weights and biases.
 
-A value x is stored as round(x / scale) + zero, in 8 bits without sign or in 16 bits with zero = 0. The sum of a row of
+A value x is stored as round(x / scale) + zero, in 8 unsigned bits or in 16 bits with zero = 0. The sum of a row of
 weights is an int32 in units of input scale times weight scale, and becomes a value by a multiplier of 15 bits and a
 shift (`parts/fixed_numbers.c`).
 """
@@ -21,13 +21,13 @@ from dcformat_runtime.weight_matrices import Floats
 
 Ints = npt.NDArray[np.int64]
 
-#: Sums stay below this, whatever the input.
+#: Sums stay below this for any input.
 _MAX_SUM = (1 << 31) - (1 << 24)
-#: The greatest weights: of codebooks, and of rows that have a scale each.
+#: The greatest weights: in codebooks, and in rows that have a scale each.
 _MAX_SHARED, _MAX_RANGED = (1 << 15) - 1, 127
 #: The multiplier of `scale_of` has 15 bits and stands for a fraction of 2^16, so a scale must be below one half.
 _MAX_SCALE, _MAX_SHIFT = 0.49, 24
-#: How much of a step of the result the rounding of a bias may be.
+#: The rounding of a bias may be this fraction of a step of the result.
 _BIAS_ERROR = 1 / 64
 
 
@@ -66,7 +66,7 @@ class IntegerLayer(NamedTuple):
     bias: Values
     scales: tuple[int, ...]
     sum_scale: float
-    """Of a layer whose result are the sums themselves: what a unit of them stands for."""
+    """For a layer whose results are the sums themselves: the value of one unit."""
 
 
 def code_of_range(low: float, high: float, bits: int) -> Code:
@@ -79,19 +79,19 @@ def code_of_range(low: float, high: float, bits: int) -> Code:
 
 
 def code_of_node(node: Quantize, bits: int) -> Code | None:
-    """Return the code that stores the results of a node without a further error, None if there is none."""
+    """Return the code that stores the results of a node without a further error; None if there is none."""
     if bits == 16 or node.high - node.low > 255:
         return None
     return Code(float(np.float32(node.scale)), node.zero_point - node.low, 0, node.high - node.low)
 
 
 def code_of_input(graph: Graph, measured: tuple[float, float] | None, bits: int) -> Code:
-    """Return the code of the network's input: pixels and 8-bit integers as they are, if possible.
+    """Return the code of the network's input: pixels and 8-bit integers unchanged, if possible.
 
     Raises
     ------
     GraphError
-        It would have to be measured, and there are no calibration inputs.
+        The code would have to be measured, and there are no calibration inputs.
     """
     rule, port = graph.preprocessing, graph.inputs[0]
     if bits == 8 and rule is not None and len(rule.mean) == 1 and rule.std[0] > 0 and 0 <= rule.mean[0] <= 1:
@@ -116,7 +116,7 @@ def _measured(measured: tuple[float, float] | None, what: str) -> tuple[float, f
 
 
 def quantized_layer(weight: Floats, bias: Floats, source: Code, target: Code | None, name: str) -> IntegerLayer:
-    """Make integers of a layer's weight ``(rows, columns)`` and bias ``(rows,)``.
+    """Turn a layer's weight ``(rows, columns)`` and bias ``(rows,)`` into integers.
 
     Parameters
     ----------

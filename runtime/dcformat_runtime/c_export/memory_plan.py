@@ -1,4 +1,4 @@
-"""Places the values of a program in one array, so that values which are never needed together share memory."""
+"""Places the values of a program in one array; values that are never needed together share memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _ALIGNMENT = 4
 
 
 class MemoryPlan(NamedTuple):
-    """Where values are.
+    """The places of values.
 
-    `root` names the value in whose memory a value is: another name for it, or what it overwrites. `places` has the
+    `root` names the value in whose memory a value lies: one that it renames or overwrites. `places` has the
     element of the arena at which each root begins; the caller's input and output have none.
     """
 

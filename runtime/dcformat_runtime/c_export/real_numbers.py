@@ -1,4 +1,4 @@
-"""Rewrites a network of integers with the numbers that they stand for, from which fixed point finds its own codes."""
+"""Rewrites a network of integers with the numbers that they stand for; fixed point derives its own codes from these."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Rewriter:
         return len(self.graph.inputs) + len(self.nodes) - 1
 
     def _whole(self, number: int) -> int:
-        """Return a value as the whole numbers that it had."""
+        """Return a value as the whole numbers that it held."""
         scale = self.scales.get(number)
         if scale is None:
             return self.made[number]

@@ -1,4 +1,4 @@
-"""Puts the files of a program together: ``model.c``, ``model.h`` and ``test_model.c``."""
+"""Assembles the files of a program: ``model.c``, ``model.h`` and ``test_model.c``."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _DECODERS = {"fast": "huffman", "small": "adaptive", "tables": "tables"}
 
 
 class SourceProgram(NamedTuple):
-    """What a program is made of, besides its steps.
+    """The parts of a program besides its steps.
 
     Attributes
     ----------
     title : str
-        What the first comment says of the network.
+        The first comment's description of the network.
     numbers : {'float32', 'int8', 'int16'}
     form : {'fast', 'small', 'tables'}
     written : Written

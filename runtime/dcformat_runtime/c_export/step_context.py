@@ -1,4 +1,4 @@
-"""What the writers of steps share: the network, the weights, and the text written so far."""
+"""The context that the writers of steps share: the network, the weights, and the text written so far."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BYTE, HALF = 255, 65535
 
 @dataclass
 class Written:
-    """What the steps of a program need: parts, constants, statements, and the sizes of the decoder's arrays."""
+    """The needs of a program's steps: parts, constants, statements, and the sizes of the decoder's arrays."""
 
     parts: list[str] = field(default_factory=list)
     constants: list[str] = field(default_factory=list)

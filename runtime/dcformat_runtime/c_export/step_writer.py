@@ -16,7 +16,7 @@ _WRITERS = {
 
 
 def write_step(to: StepContext, step: FusedStep) -> None:
-    """Write a step behind those that are written."""
+    """Write a step after those already written."""
     if step.kind == "alias":
         source, target = to.place(step.sources[0]), to.place(step.target)
         if source != target:

@@ -31,7 +31,7 @@ _FINISHED = ("linear", "conv", "add")
 
 @dataclass(frozen=True)
 class FusedStep:
-    """A node and what follows it.
+    """A node and the nodes that join it.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class FusedStep:
     quantize : Quantize or None
         The quantisation of the results (fixed point only).
     functions : tuple of Node
-        Of an elementwise step in fixed point: the functions of one value that follow, which one table computes.
+        In an elementwise step in fixed point: the functions of one value that follow, which one table computes.
     segment : bool
         Whether the runtime computes the node in a segment, where means and softmax have another order of sums.
     """
@@ -129,7 +129,7 @@ def _readers(graph: Graph, values: int) -> list[int | None]:
 
 
 def _join(step: FusedStep, node: Node, number: int, fixed: bool) -> FusedStep | None:
-    """Return the step with `node` at its end, None if they cannot be joined."""
+    """Return the step with `node` at its end; None if they cannot be joined."""
     if fixed and step.kind == "elementwise" and is_function(step.node) and is_function(node):
         return replace(step, target=number + 1, functions=(*step.functions, node))
     if step.kind not in _FINISHED or step.quantize is not None:

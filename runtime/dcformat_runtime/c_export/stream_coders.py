@@ -1,6 +1,6 @@
-"""Codes the positions and code symbols of a tensor for a C program: three forms, which `parts/` has a decoder for each.
+"""Codes the positions and code symbols of a tensor for a C program, in three forms; `parts/` has a decoder for each.
 
-A gap symbol stands for as many zeros and then an entry, or, if it is the greatest, for as many zeros and nothing else,
+A gap symbol g stands for g zeros and then an entry or, if it is the greatest symbol, for g zeros and nothing else,
 as in the format (spec, "Relative index").
 """
 
@@ -41,7 +41,7 @@ class TensorEntries(NamedTuple):
 
 
 class CodedStream(NamedTuple):
-    """A stream, the width of its gap symbols (0: none), and what else the decoder has to know."""
+    """A stream, the width of its gap symbols (0: none), and the other parameters of the decoder."""
 
     stream: bytes
     gap_bits: int

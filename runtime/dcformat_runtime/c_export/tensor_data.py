@@ -48,10 +48,10 @@ NO_TENSOR = TensorFields(0, 0, 0, 0, 0, 0, 0, 1, 0, 0)
 
 
 class Values(NamedTuple):
-    """The elements of a tensor as a program computes with them.
+    """The elements of a tensor in the form in which a program computes with them.
 
     `numbers` holds all elements, float32 or int64; the program multiplies each by 2^shift. With `ranged`, integers from
-    -127 to 127 are coded as they are, without a codebook.
+    -127 to 127 are coded directly, without a codebook.
     """
 
     numbers: Array
@@ -90,7 +90,7 @@ class TensorData:
         return bytes(self._bytes) + crc32c(self._bytes)
 
     def _codebook(self, values: Values, found: Array) -> Array | None:
-        """Return the codebook, ascending; None if each entry has a value of its own."""
+        """Return the codebook, ascending; None if the values have no codes."""
         if values.ranged:
             return np.arange(min(int(found.min()), 0), max(int(found.max()), 0) + 1)
         codebook = np.unique(found)
@@ -125,7 +125,7 @@ class TensorData:
 
 
 def _of_one_code(entries: TensorEntries) -> TensorEntries:
-    """Return entries whose code symbols are all 0, and so take no bits."""
+    """Return entries whose code symbols are all 0 and therefore take no bits."""
     return entries._replace(alphabet=Alphabet(1, 0))
 
 

@@ -1,6 +1,7 @@
 """Compiles programs for microcontrollers: measures their flash and memory, and runs them in emulators.
 
-Everything here needs compilers that other packages provide. What is not installed is left out, with a reason.
+Everything here needs compilers that other packages provide. Targets whose tools are missing are left out, with a
+reason.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
-#: The flags of every compiler; the warnings are those that programs are free of.
+#: The flags of every compiler; programs compile without any of these warnings.
 FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror")
 _SIZE_FLAGS = ("-Os", "-ffunction-sections", "-fdata-sections", "-fstack-usage")
 #: An instruction takes 32 ns of QEMU's time, and a tick of the board's timer 40 ns.
@@ -47,8 +48,8 @@ TARGETS = {
 class Sizes(NamedTuple):
     """Bytes of a linked program: code, constants (weights included), variables, and an upper bound of the stack.
 
-    The stack is the sum of the frames of all functions of the program: it has no recursion, so none is there twice.
-    What the compiler's own library needs, a few dozen bytes, comes on top.
+    The stack is the sum of the frames of all functions of the program: it has no recursion, so none occurs twice. The
+    compiler's own library needs a few dozen bytes more.
     """
 
     text: int

@@ -44,7 +44,7 @@ def without_unread_channels(graph: Graph, shapes: Sequence[Shape], tensors: Mapp
 
 
 class _Channels:
-    """Which channels of each value are read.
+    """The channels of each value that are read.
 
     A channel is an index of a value's first dimension. Values that must keep the same channels, such as the operand and
     the result of a ReLU, form a group; `needed` has the flags of each group by the number of its first value.
@@ -114,7 +114,7 @@ class _Channels:
         self._needed[self._group[value]][:] = True
 
     def _spread(self, layers: Sequence[tuple[int, Node]]) -> bool:
-        """Mark what the layers read for the rows marked so far; return whether that is more than before."""
+        """Mark the channels that layers read for the rows marked so far; return whether there are more than before."""
         more = False
         for number, node in reversed(layers):
             assert isinstance(node, (ops.Linear, ops.Conv))

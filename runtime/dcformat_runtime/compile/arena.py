@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from bisect import bisect
+from collections.abc import Mapping
 from math import prod
+from types import MappingProxyType
 from typing import NamedTuple
 
-from dcformat.graph import Concat, Conv, Flatten, Linear, Shape
+from dcformat.graph import Concat, Conv, Flatten, Linear, Pair, Shape
 from dcformat_runtime.compile.constants import ALIGN, aligned
 from dcformat_runtime.isa import LEAD
 from dcformat_runtime.network import Network
 
 #: The size, in floats, of an arena that nothing limits yet.
 _ENDLESS = 1 << 256
-#: How many free ranges are tried for a buffer. Networks seldom leave more than a few.
+#: Number of free ranges that are tried for a buffer. Networks seldom leave more than a few.
 _HOLES = 64
 
 
@@ -32,7 +34,7 @@ class Arena:
         self.size = LEAD
 
     def take(self, floats: int) -> ArenaBuffer:
-        """Return a buffer with room for one more block."""
+        """Return a buffer with space for one more block."""
         size = aligned(floats + ALIGN)
         free = self._free
         # Only the first holes are tried, so the time to place values is proportional to their number.
@@ -66,32 +68,50 @@ class Home(NamedTuple):
     offset: int
 
 
+class Planes(NamedTuple):
+    """How far the channels of a value lie apart, for one image (`flat`) or with each image in a lane.
+
+    For one image, channels are filled up to whole cache lines. Those of the sizes ``(height, width)`` in `lined` have
+    room for a line of zeros after them, and one before the first. The values that `copies` numbers have room for so
+    many copies after them.
+    """
+
+    flat: bool
+    lined: frozenset[Pair] = frozenset()
+    copies: Mapping[int, int] = MappingProxyType({})
+
+    def step(self, shape: Shape) -> int:
+        """Return the distance between the channels of a value of this shape, in positions."""
+        positions = prod(shape[1:])
+        if not self.flat or positions == 1:
+            return positions
+        return aligned(positions + (shape[2] if shape[1:] in self.lined else 0))
+
+    def size(self, shape: Shape) -> int:
+        """Return the number of elements that a value of this shape takes."""
+        return shape[0] * self.step(shape)
+
+    def lead(self, shape: Shape) -> int:
+        """Return the number of floats before a value of this shape: as many as lie between two of its channels."""
+        return aligned(self.step(shape) - prod(shape[1:])) if self.flat and shape[1:] in self.lined else 0
+
+
 class Homes(NamedTuple):
     """The homes of a network's values.
 
     `of` maps a value to its home; `sizes` maps a storage to its size in elements; `ends` maps a layer's number to the
     storages that no later layer reads. `linear` holds the values that only linear layers read, which may lie in any
-    order.
+    order. `planes` says how values lie.
     """
 
     of: dict[int, Home]
     sizes: dict[int, int]
     ends: dict[int, list[int]]
     linear: frozenset[int]
+    planes: Planes
 
 
-def plane(shape: Shape, flat: bool) -> int:
-    """Return the distance between channels of a value, in positions; for one image (`flat`), whole cache lines."""
-    positions = prod(shape[1:])
-    return aligned(positions) if flat and positions > 1 else positions
-
-
-def size(shape: Shape, flat: bool) -> int:
-    """Return the number of elements that a value takes, with its planes filled up."""
-    return shape[0] * plane(shape, flat)
-
-
-def homes(network: Network, flat: bool, exact: bool) -> Homes:
+def homes(network: Network, planes: Planes, exact: bool) -> Homes:
     """Give each value its storage; values that are views of one another share theirs.
 
     A flattened value is its source, unless the source's planes are filled up. A convolution whose output only a
@@ -116,7 +136,7 @@ def homes(network: Network, flat: bool, exact: bool) -> Homes:
             made_alone = maker is not None and isinstance(maker.node, Conv) and maker.pool is None
             if made_alone and uses[value] == 1:
                 joins[value] = Home(layer.output, offset)
-            offset += size(shape, flat)
+            offset += planes.size(shape)
     overwriting = set[int]() if exact else _overwriting(network)
     of = {0: Home(0, 0)}
     sizes = {0: prod(network.input_shape)}
@@ -124,25 +144,29 @@ def homes(network: Network, flat: bool, exact: bool) -> Homes:
     for k, layer in enumerate(layers):
         value = layer.output
         shape = layer.in_shapes[0]
-        if isinstance(layer.node, Flatten) and (layer.inputs[0] == 0 or size(shape, flat) == prod(shape)):
+        if isinstance(layer.node, Flatten) and (layer.inputs[0] == 0 or planes.size(shape) == prod(shape)):
             of[value] = of[layer.inputs[0]]
         else:
             of[value] = joins.get(value, Home(value, 0))
             if k in overwriting and layer.residual not in joins and value not in joins:
                 of[value] = of[layer.inputs[1]]
             elif value not in joins:
-                sizes[value] = size(layer.out_shape, flat)
+                sizes[value] = planes.size(layer.out_shape)
         for read in (*layer.inputs, value):
             last[of[read].storage] = k
     last[of[network.output].storage] = len(layers)
     ends: dict[int, list[int]] = {}
     for storage, layer_number in last.items():
         ends.setdefault(layer_number, []).append(storage)
-    return Homes(of, sizes, ends, frozenset(linear - others))
+    for value, count in planes.copies.items():
+        shape, storage = network.shape(value), of[value].storage
+        taken = planes.size(shape) + count * (planes.lead(shape) + planes.size(shape))
+        sizes[storage] = max(sizes[storage], taken)
+    return Homes(of, sizes, ends, frozenset(linear - others), planes)
 
 
 def _overwriting(network: Network) -> set[int]:
-    """Return the numbers of the convolutions whose results may take the place of their residuals.
+    """Return the numbers of the convolutions whose results may overwrite their residuals.
 
     Nothing else may read a residual from then on, and neither it nor the result may be seen through a view.
     """

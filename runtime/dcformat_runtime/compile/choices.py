@@ -6,7 +6,6 @@ from math import prod
 from typing import Literal
 
 from dcformat.graph import Conv, Shape
-from dcformat_runtime.compile.arena import plane
 from dcformat_runtime.compile.constants import aligned
 from dcformat_runtime.compile.tables import ConvManner, Window, window
 from dcformat_runtime.compile.tiling import conv_tiling, line_blocks, quad_tiling
@@ -22,9 +21,9 @@ from dcformat_runtime.kernels.simd_widths import (
 from dcformat_runtime.network import Layer
 from dcformat_runtime.weight_matrices import Matrix
 
-#: The most floats in a layer's dense columns, and the least density for which they are made: there a column's blocks
-#: take as long as the gathers of its entries if a fifth of the inputs are nonzero. Columns that do not fit into the
-#: second-level cache are slower, and take long to make: they must be faster if half of the inputs are nonzero.
+#: Maximum number of floats in a layer's dense columns, and the least density for which they are made: there a column's
+#: blocks take as long as the gathers of its entries if a fifth of the inputs are nonzero. Columns that do not fit into
+#: the second-level cache are slower, and take long to make: they must be faster if half of the inputs are nonzero.
 _DENSE_LIMIT, _CACHED = 1 << 21, 1 << 18
 _LEAST_DENSITY, _LEAST_LARGE_DENSITY = 0.02, 0.16
 #: The least share of entries with which a convolution runs as a dense one, also if its positions form a single block:
@@ -32,7 +31,7 @@ _LEAST_DENSITY, _LEAST_LARGE_DENSITY = 0.02, 0.16
 _DENSE_SHARE, _DENSE_SHARE_OF_BLOCK = 0.6, 0.4
 #: The least number of weights with which a convolution with a pool may run as a dense one.
 _LARGE = 1 << 15
-#: The most positions of a convolution that runs by blocks of rows.
+#: Maximum number of positions of a convolution that runs by blocks of rows.
 _MANY_POSITIONS = 1 << 10
 #: Estimated nanoseconds of a block of 16 multiply-adds of a dense product, whose second operand is a row's weight or a
 #: position's value; of a block of weights that is read once; and of the sums that are transposed at a time.
@@ -117,7 +116,7 @@ def conv_product(layer: Layer, flat: bool, exact: bool, vectors: Vectors) -> Pro
     product: Product = "row blocks" if has_row_blocks(layer, flat) else "dense" if is_dense(layer, flat) else "rows"
     if not flat or exact or vectors.max_blocks < _QUAD_REGISTERS or layer.node.groups > 1:
         return product
-    view = conv_window(layer, matrix.shape, flat, vectors.half_vectors, dense=False)
+    view = conv_window(layer, prod(layer.in_shapes[0][1:]), flat, vectors.half_vectors, dense=False)
     share = matrix.nnz / matrix.size
     few = matrix.rows < QUAD or line_blocks(layer, view) < min(QUAD_WIDTHS)
     if few or view.half or not _QUAD_SHARE <= share < 1 or _pools_in_registers(layer, flat):
@@ -163,11 +162,10 @@ def window_kernel(layer: Layer) -> int:
     return height if height == width in PLANE_KERNELS and plain and full else 0
 
 
-def conv_window(layer: Layer, shape: Shape, flat: bool, halves: bool, dense: bool) -> Window:
-    """Return how a convolution reads its input."""
+def conv_window(layer: Layer, step: int, flat: bool, halves: bool, dense: bool) -> Window:
+    """Return how a convolution reads its input, whose channels lie `step` positions apart."""
     assert isinstance(layer.node, Conv)
-    source = layer.in_shapes[0]
-    step = prod(source[1:]) if layer.inputs[0] == 0 else plane(source, flat)
+    source, shape = layer.in_shapes[0], matrix_of(layer).shape
     out = layer.conv_shape[1], layer.conv_shape[2]
     manner = ConvManner(flat, halves, dense, pools=layer.pool is not None)
     return window(layer.node, (shape[2], shape[3]), source, step, out, manner)

@@ -30,30 +30,30 @@ def aligned_zeros(n: int) -> Floats:
 
 
 class Room:
-    """Assigns places to constants without keeping them, to find out how much room a program would take."""
+    """Assigns places to constants without keeping them, to find out how much space a program would take."""
 
     def __init__(self) -> None:
         self.size = 0
 
     def skip(self, floats: int) -> int:
-        """Make room, and return its offset in floats."""
+        """Make space, and return its offset in floats."""
         at = self.size
         self.size = aligned(at + floats)
         return at
 
     def put_words(self, words: Sequence[int]) -> int:
-        """Make room for int32 words, and return its offset."""
+        """Make space for int32 words, and return its offset."""
         return self.skip(len(words))
 
     def put_records(self, records: Sequence[Sequence[int]], width: int) -> int:
-        """Make room for records of `width` int32 words each, filled up with zeros, and return its offset."""
+        """Make space for records of `width` int32 words each, filled up with zeros, and return its offset."""
         return self.skip(len(records) * width)
 
     def fill(self, at: int, array: npt.NDArray[Any]) -> None:
-        """Put an array where room was made for it; this class keeps nothing."""
+        """Store an array in space made for it; this class keeps nothing."""
 
     def write_later(self, write: Callable[[Floats], None]) -> None:
-        """Let `write` put what it makes where room was made for it; this class keeps nothing."""
+        """Let `write` store its results in space made for them; this class keeps nothing."""
 
 
 class Constants(Room):
@@ -82,7 +82,7 @@ class Constants(Room):
         return at
 
     def fill(self, at: int, array: npt.NDArray[Any]) -> None:
-        """Put an array where room was made for it. Raise `LimitError` for integers that do not fit."""
+        """Store an array in space made for it. Raise `LimitError` for integers that do not fit."""
         if array.dtype == np.uint8:
             array = array.view(np.int32)  # whole blocks of 16
         elif array.dtype == np.uint16:
@@ -94,7 +94,7 @@ class Constants(Room):
         self._parts.append((at, array.reshape(-1)))
 
     def write_later(self, write: Callable[[Floats], None]) -> None:
-        """Let `finish` call `write` with the whole array, to which it writes where room was made for it."""
+        """Let `finish` call `write` with the whole array; `write` fills the space made for it."""
         self._writers.append(write)
 
     def finish(self) -> Floats:
@@ -156,13 +156,29 @@ class RowBlockPlace(NamedTuple):
     bias: int
 
 
+class ShiftedPlace(NamedTuple):
+    """The addresses and sizes of the rows of a convolution; see the opcode "shifted_product"."""
+
+    rows: int
+    entries: int
+    runs: int
+    indptr: int
+    order: int
+    indices: int
+    values: int
+    bias: int
+    max_blocks: int
+    tiles: int
+    masks: int
+
+
 class ConvPlace(NamedTuple):
     """The place of a convolution's table, its window, and the address of the list of its copies' first columns.
 
     `max_blocks` is the maximum number of blocks of a sparse product to compute at a time.
     """
 
-    table: CsrPlace | QuadPlace | DensePlace | RowBlockPlace
+    table: CsrPlace | QuadPlace | DensePlace | RowBlockPlace | ShiftedPlace
     window: Window
     starts: int
     max_blocks: int

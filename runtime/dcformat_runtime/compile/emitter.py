@@ -12,7 +12,7 @@ from typing import NamedTuple
 from dcformat import graph
 from dcformat_runtime import isa
 from dcformat_runtime.bounds import Bound
-from dcformat_runtime.compile.arena import Arena, ArenaBuffer, Homes, plane, size
+from dcformat_runtime.compile.arena import Arena, ArenaBuffer, Homes, Planes
 from dcformat_runtime.compile.constants import ConvPlace, CsrPlace, DensePlace, aligned
 from dcformat_runtime.compile.tables import Int32s
 from dcformat_runtime.compile.weights import Weights
@@ -26,7 +26,7 @@ _BLOCK_NS, _OPERATOR_NS = 0.32, 15.0
 #: The same for a block of a dense product.
 _DENSE_BLOCK_NS = 0.16
 
-#: How many threads can compute an operator that needs a buffer for each.
+#: Maximum number of threads that compute an operator that needs a buffer for each.
 SCRATCHES = 4
 #: A number greater than that of the blocks or floats in any line.
 ENDLESS = 1 << 30
@@ -55,7 +55,7 @@ class CsrLoop(NamedTuple):
     target_outer: int = 0
     pool: int = 0
     max_blocks: int = 0
-    """The most blocks to compute at a time; 0 for as many as `Vectors` tells."""
+    """Maximum number of blocks to compute at a time; 0 for the number in `Vectors`."""
     residual: int = isa.NO_RESIDUAL
 
 
@@ -85,6 +85,7 @@ class Emitter:
     def __init__(self, network: Network, weights: Weights, arena: Arena, lanes: int, homes: Homes) -> None:
         self.network, self.weights, self.arena, self.lanes, self.homes = network, weights, arena, lanes, homes
         self.flat = lanes == 1
+        self.planes: Planes = homes.planes
         self.records: list[list[int]] = []
         self.names: list[str] = []
         self.costs: list[float] = []
@@ -94,7 +95,7 @@ class Emitter:
         self._places: dict[int, Place] = {}  # by storage
         self._buffers: dict[int, ArenaBuffer] = {}
 
-    # --- what a plan asks for ---------------------------------------------------------------------------------------
+    # --- the steps of a plan ----------------------------------------------------------------------------------------
 
     def bring_in(self) -> None:
         """Copy images from the caller's array."""
@@ -127,7 +128,7 @@ class Emitter:
         self.emit("output", at, Place(0, 1), features * self.lanes, features=features, lanes=self.lanes)
 
     def make_bridge(self, value: int, tile: int) -> ArenaBuffer:
-        """Take room for `value` as the next stage reads it: by image (one lane), or by position with all lanes."""
+        """Take space for `value` in the next stage's order: by image (one lane), or by position with all lanes."""
         shape = self.network.shape(value)
         buffer = self.arena.take(tile * prod(shape))
         if not self._is_padded(value, shape):
@@ -154,7 +155,7 @@ class Emitter:
         else:
             self._buffers[storage], self._places[storage] = bridge, Place(bridge.at, self.lanes)
 
-    # --- what layers are made of ------------------------------------------------------------------------------------
+    # --- the parts of layers ----------------------------------------------------------------------------------------
 
     def emit(self, opcode: str, source: int, target: Place, cost: float, **fields: float) -> None:
         """Add an operator; `cost` is in nanoseconds, and `isa.FIELDS` names the `fields`."""
@@ -199,7 +200,7 @@ class Emitter:
             "pool", source, target, cost, channels=channels, height=height, width=width, lanes=self.lanes,
             kernel_h=kernel_h, kernel_w=kernel_w, stride_h=stride_h, stride_w=stride_w, pad_h=pad_h, pad_w=pad_w,
             out_h=out_shape[1], out_w=out_shape[2], kind=kind, bounds=bounds, plane=step,
-            out_plane=plane(out_shape, self.flat),
+            out_plane=self.planes.step(out_shape),
         )  # fmt: skip
 
     def emit_scatter(self, source: int, target: Place, count: int, cost: float) -> None:
@@ -214,7 +215,8 @@ class Emitter:
 
     def plane(self, value: int) -> int:
         """Return the distance between a value's channels, in positions."""
-        return plane(self.network.shape(value), self.flat and value != 0)
+        shape = self.network.shape(value)
+        return self.planes.step(shape) if value else prod(shape[1:])
 
     def residual(self, layer: Layer) -> int:
         """Return the address of the value that a convolution adds, or `isa.NO_RESIDUAL`."""
@@ -232,9 +234,10 @@ class Emitter:
 
     def _hold(self, storage: int) -> None:
         if storage not in self._places:
-            buffer = self.arena.take(self.lanes * aligned(self.homes.sizes[storage]))
+            lead = self.planes.lead(self.network.shape(storage)) if storage else 0
+            buffer = self.arena.take(lead + self.lanes * aligned(self.homes.sizes[storage]))
             self._buffers[storage] = buffer
-            self._places[storage] = Place(buffer.at, self.lanes)
+            self._places[storage] = Place(buffer.at + lead, self.lanes)
 
     def _is_padded(self, value: int, shape: graph.Shape) -> bool:
         """Return whether a value's channels are filled up to whole cache lines."""
@@ -271,7 +274,7 @@ class Emitter:
 
     def _simple_then_scatter(self, layer: Layer, target: Place) -> None:
         """Make a value in a buffer where lanes are adjacent, and move it to its place."""
-        count = size(layer.out_shape, self.flat)
+        count = self.planes.size(layer.out_shape)
         buffer = self.arena.take(count * self.lanes)
         self._simple(layer, Place(buffer.at, self.lanes))
         self.emit_scatter(buffer.at, target, count, count * self.lanes / 16)
@@ -280,7 +283,7 @@ class Emitter:
     def _simple(self, layer: Layer, target: Place) -> None:
         node, lanes, value = layer.node, self.lanes, layer.inputs[0]
         source = self.place(value).at
-        count = size(layer.out_shape, self.flat) * lanes
+        count = self.planes.size(layer.out_shape) * lanes
         if isinstance(node, (graph.MaxPool, graph.AvgPool)):
             shape, step = layer.in_shapes[0], self.plane(value)
             self.emit_pool(node, source, shape, target, layer.out_shape, step=step, bounds=self.weights.bounds(layer))
@@ -302,7 +305,7 @@ class Emitter:
         operands, buffer = {value: self.place(value).at for value in layer.inputs}, None
         if 0 in operands and self.flat and count != prod(layer.out_shape):
             buffer = self.arena.take(count)
-            positions, step = prod(layer.out_shape[1:]), plane(layer.out_shape, True)
+            positions, step = prod(layer.out_shape[1:]), self.planes.step(layer.out_shape)
             how = positions, layer.out_shape[0], positions, step
             self._emit_copy(operands[0], Place(buffer.at, 1), count / 8, how)
             operands[0] = buffer.at
@@ -328,10 +331,10 @@ class Emitter:
     def _map(self, layer: Layer, node: Elementwise, operands: Sequence[int], target: Place, count: int) -> None:
         """Emit the instructions of an elementwise layer."""
         code, at = self.weights.elementwise(layer, node)
-        repeats = plane(layer.out_shape, self.flat) * self.lanes
+        repeats = self.planes.step(layer.out_shape) * self.lanes
         loads: list[int] = []
         for operand in code.operands:
-            assert isinstance(operand, int)  # tensors are no operands of layers
+            assert isinstance(operand, int)  # layers have no tensors as operands
             loads += operands[operand], 0 if layer.in_shapes[operand] == layer.out_shape else repeats
         step = code.registers * map_functions.BLOCK
         scratch = self.arena.take(SCRATCHES * step)
@@ -347,7 +350,7 @@ class Emitter:
         target, offset = self.place(layer.output), 0
         for value, shape in zip(layer.inputs, layer.in_shapes, strict=True):
             here = Place(target.at + offset * target.gap, target.gap, target.group)
-            floats = size(shape, self.flat)
+            floats = self.planes.size(shape)
             offset += floats
             if self.homes.of[value].storage == self.homes.of[layer.output].storage:
                 continue
@@ -356,7 +359,7 @@ class Emitter:
                 self.emit_scatter(source, here, floats, cost)
                 continue
             count = prod(shape[1:]) * self.lanes
-            steps = self.plane(value) * self.lanes, plane(shape, self.flat) * self.lanes
+            steps = self.plane(value) * self.lanes, self.planes.step(shape) * self.lanes
             times = shape[0]
             if steps == (count, count):
                 count, times = count * times, 1

@@ -19,7 +19,7 @@ from dcformat_runtime.weight_matrices import Matrix
 
 #: Temporary bytes for each element of a node's operands and result: float64 copies, indices, or the batch broadcast.
 _ELEMENT = 32
-#: The most bytes of windows that a convolution copies at a time, beside those of one image.
+#: Maximum number of bytes of windows that a convolution copies at a time, beside those of one image.
 _WINDOWS = 16 << 20
 #: The steps of an element of an operator in NumPy, and of a call.
 _STEPS, _CALL = 32, 1 << 12
@@ -99,7 +99,7 @@ def _work(node: Node, shapes: Sequence[Shape], sizes: Sequence[int], tensors: Ma
 
 
 def _alive(graph: Graph, shapes: Sequence[Shape]) -> int:
-    """Return the most elements of values that are alive at a time."""
+    """Return the maximum number of elements of values that are alive at a time."""
     first = len(graph.inputs)
     last = {value: number for number, node in enumerate(graph.nodes) for value in node.values}
     kept = {output.value for output in graph.outputs}

@@ -107,7 +107,7 @@ class Operator:
 
 
 class _Sums(NamedTuple):
-    """What a layer, a pool, a sum or a softmax makes before it is rounded: an operator without a target."""
+    """The result of a layer, a pool, a sum or a softmax before it is rounded: an operator without a target."""
 
     kind: str
     name: str
@@ -137,7 +137,7 @@ class IntegerNetwork:
 
 
 def read(model: Model) -> IntegerNetwork | None:
-    """Return a model as a network of integers, or None if it is none."""
+    """Return a model as a network of integers, or None if it is not one."""
     graph = model.graph
     assert graph is not None
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
@@ -316,7 +316,7 @@ class _Reader:
         _require(isinstance(pair, _Pair) and node.axis is None)
         assert isinstance(pair, _Pair)
         _require(len(pair.image.shape) == 1 and pair.image.size[1:] == (1, 1))
-        _require(pair.scale >= 0)  # the kernel takes the largest integer for the largest number
+        _require(pair.scale >= 0)  # the kernel treats the largest integer as the largest number
         return _Sums("softmax", "softmax", (pair.image,), pair.image.size, shape, {"scales": (pair.scale,)})
 
     def requantize(self, node: Any, shape: Shape) -> _Known:

@@ -22,7 +22,7 @@ from dcformat_runtime.kernels.integer_forms import LANES, QUADS, TILES, WORD
 
 Array = npt.NDArray[Any]
 
-#: Records before they are rows of words: numbers by the names of their places.
+#: Records before they become rows of words: numbers by the names of their places.
 Records = list[dict[int, int]]
 
 #: Values begin at multiples of this number of bytes, and the kernels may read this many bytes beyond one.
@@ -33,9 +33,9 @@ _MOST = (1 << 31) - 1
 
 @record(eq=False)
 class IntegerProgram:
-    """What `kernels.integer_kernel.run_integers` runs.
+    """A program for `kernels.integer_kernel.run_integers`.
 
-    `names` says what each of the records belongs to; `given` is the number of bytes of a result.
+    `names` has the operator to which each record belongs; `given` is the number of bytes of a result.
     """
 
     arena: Array
@@ -46,7 +46,7 @@ class IntegerProgram:
 
 
 class _Place:
-    """Where a value lies: its first position at `start`, rows `pitch` and positions `step` apart."""
+    """The place of a value: its first position at `start`, rows `pitch` and positions `step` apart."""
 
     def __init__(self, image: IntegerImage, channels: int) -> None:
         self.image, self.step = image, channels
@@ -54,12 +54,12 @@ class _Place:
         self.pitch = self.start = self.bytes = 0
 
     def widen(self, before: Pair, behind: Pair) -> None:
-        """Make the border at least so wide."""
+        """Make the border at least that wide."""
         self.before = [max(pair) for pair in zip(self.before, before, strict=True)]
         self.behind = [max(pair) for pair in zip(self.behind, behind, strict=True)]
 
     def settle(self, at: int) -> int:
-        """Place the value behind `at` bytes, and return the end of the bytes that it takes."""
+        """Place the value after `at` bytes, and return the end of the bytes that it takes."""
         _, height, width = self.image.size
         self.pitch = self.step * (self.before[1] + width + self.behind[1])
         self.bytes = self.pitch * (self.before[0] + height + self.behind[0])
@@ -82,7 +82,7 @@ class _Constants:
         self._known: dict[bytes, int] = {}
 
     def add(self, values: Array) -> int:
-        """Store int32 words, or what has as many bytes, and return their place."""
+        """Store int32 words, or an array of as many bytes, and return their place."""
         table = np.ascontiguousarray(values).view(np.int32).reshape(-1)
         key = table.tobytes()
         if key not in self._known:
@@ -176,12 +176,12 @@ def _copied(place: _Place, strides: Sequence[int]) -> dict[int, int]:
 
 
 def _filled(values: Array, length: int) -> Array:
-    """Return an array with zeros behind its first dimension."""
+    """Return an array with zeros at the end of its first dimension."""
     return np.concatenate([values, np.zeros((length - len(values), *values.shape[1:]), values.dtype)])
 
 
 def _rounding(op: Operator) -> dict[int, int]:
-    """Return the limits of a result, and what makes bytes of them."""
+    """Return the limits of a result, and the number that is added to make bytes."""
     return {words.LOW: op.target.least, words.HIGH: op.target.greatest, words.SHIFT: -op.target.least}
 
 

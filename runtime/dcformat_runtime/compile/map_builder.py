@@ -34,7 +34,7 @@ class MapCode:
     """The instructions of a map.
 
     `operands` are the values and tensors that it loads, `loads` (int64) has a row for each, and `constants` (float32)
-    are what the first of the `registers` hold. `program` (int64) has a row for each instruction.
+    are the contents of the first of the `registers`. `program` (int64) has a row for each instruction.
     """
 
     operands: tuple[int | str, ...]

@@ -16,7 +16,7 @@ from dcformat_runtime.elementwise_layers import is_elementwise
 from dcformat_runtime.kernels import map_functions, map_kernel
 from dcformat_runtime.segments import Segment, last_readers
 
-#: The most registers of a map, and the most nodes.
+#: Maximum number of registers of a map, and of nodes.
 REGISTERS, _NODES = 24, 64
 #: The bytes of registers that a call takes.
 REGISTER_BYTES = 4 * REGISTERS * map_functions.BLOCK
@@ -145,7 +145,7 @@ def _dimensions(shape: Shape, result: Shape, batched: bool) -> list[tuple[int, i
 
 
 def _merge(merged: list[tuple[int, int]], size: int, stride: int) -> None:
-    """Add a dimension outside those that there are; it joins the last if it goes on where that ends."""
+    """Add a dimension outside the others; it joins the last one if it continues where that ends."""
     if merged and stride == merged[-1][1] * merged[-1][0]:
         merged[-1] = (merged[-1][0] * size, merged[-1][1])
     else:

@@ -15,6 +15,7 @@ from dcformat.records import record
 from dcformat_runtime import cpu
 from dcformat_runtime.compile.constants import Room
 from dcformat_runtime.compile.program import lay_out, runs_one_by_one
+from dcformat_runtime.compile.shifts import image_planes
 from dcformat_runtime.compile.weights import Weights
 from dcformat_runtime.elementwise_layers import Elementwise
 from dcformat_runtime.network import Layer, Network
@@ -23,8 +24,8 @@ from dcformat_runtime.weight_matrices import Matrix
 if TYPE_CHECKING:
     from dcformat import DcfFile
 
-#: Temporary bytes for each entry and each row of a weight: to check it and make sparse float32 rows of it, to make it
-#: dense, and to sort it into the tables of a linear layer or of a convolution.
+#: Temporary bytes for each entry and each row of a weight: to check it and convert it to sparse float32 rows, to make
+#: it dense, and to sort it into the tables of a linear layer or of a convolution.
 _CHECK, _DENSE, _LINEAR, _CONV = (24, 24), (16, 16), (40, 64), (88, 64)
 #: Bytes of Python objects for each layer, including its operators in every plan.
 _LAYER_BYTES = 16 << 10
@@ -180,7 +181,8 @@ class _Program(NamedTuple):
 
 def _program(network: Network, exact: bool, single: bool) -> _Program:
     room = Room()
-    weights = Weights(room, exact, cpu.vectors())
+    vectors = cpu.vectors()
+    weights = Weights(room, exact, vectors, image_planes(network, exact, vectors))
     arena, _ = lay_out(network, weights, single)
     return _Program(room.size, arena)
 
@@ -224,7 +226,7 @@ def _temporary(layer: Layer, exact: bool) -> int:
 
 
 def _pool_pads(node: MaxPool | AvgPool, source: Shape, out: Shape) -> list[tuple[int, int]]:
-    """Return how far a pool's windows reach beyond its input on either side; in ceil mode, beyond the padding too."""
+    """Return how far a pool's windows reach beyond its input on either side, in ceil mode even beyond the padding."""
     pads = []
     for size, padding, kernel, stride, count in zip(
         source[1:], node.padding, node.kernel, node.stride, out[1:], strict=True

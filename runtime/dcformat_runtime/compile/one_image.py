@@ -6,10 +6,11 @@ from math import prod
 
 from dcformat.graph import Conv
 from dcformat_runtime import isa
-from dcformat_runtime.compile.arena import plane
+from dcformat_runtime.compile.arena import Planes
 from dcformat_runtime.compile.choices import ROW_BLOCK_NS, column_ns, has_row_blocks, is_depthwise, window_kernel
-from dcformat_runtime.compile.constants import ConvPlace, CsrPlace, QuadPlace, RowBlockPlace, aligned
+from dcformat_runtime.compile.constants import ConvPlace, CsrPlace, QuadPlace, RowBlockPlace, ShiftedPlace, aligned
 from dcformat_runtime.compile.emitter import ENDLESS, SCRATCHES, CsrLoop, Emitter, Place, emit_pad_copy, pools_pairs
+from dcformat_runtime.compile.shifts import shift_copies
 from dcformat_runtime.compile.weights import VectorTables
 from dcformat_runtime.kernels.simd_widths import (
     BLOCK,
@@ -24,6 +25,8 @@ from dcformat_runtime.network import Layer
 
 #: Estimated nanoseconds of a block of 16 multiply-adds of a product of quads of sparse rows.
 _QUAD_BLOCK_NS = 0.2
+#: Estimated nanoseconds of a block of multiply-adds of a convolution that shifts its sums.
+_SHIFTED_NS = 0.2
 
 
 class OneImage(Emitter):
@@ -81,7 +84,7 @@ class OneImage(Emitter):
         max_positions = max(ROW_BLOCK_POSITIONS) if max_blocks >= 12 else 6 if max_blocks >= 6 else 2
         self.emit(
             "row_block_product", source, target, table.rows * table.columns * positions * ROW_BLOCK_NS / BLOCK,
-            **table._asdict(), target_row=plane(shape, True), positions=positions, max_positions=max_positions,
+            **table._asdict(), target_row=self.planes.step(shape), positions=positions, max_positions=max_positions,
             bounds=self.weights.bounds(layer), residual=self.residual(layer), scratch=scratch.at, scratches=SCRATCHES,
             scratch_step=step,
         )  # fmt: skip
@@ -99,11 +102,13 @@ class OneImage(Emitter):
         table = self.weights.convolution(layer, True)
         source, copy = emit_pad_copy(self, layer, self.place(layer.inputs[0]).at)
         target, pool = self.place(layer.output), layer.pool
-        channels, step = layer.conv_shape[0], plane(layer.conv_shape, True)
+        channels, step = layer.conv_shape[0], self.planes.step(layer.conv_shape)
         pooled = self._pooled_halves(layer, table)
         buffer = None if pool is None or pooled else self.arena.take(channels * step)
         place = target if buffer is None else Place(buffer.at, 1)
-        if isinstance(table.table, RowBlockPlace):
+        if isinstance(table.table, ShiftedPlace):
+            self._shifted(layer, table.table, place)
+        elif isinstance(table.table, RowBlockPlace):
             self._row_blocks(layer, table.table, source, place)
         else:
             self._blocks(layer, table, source, place, pooled)
@@ -116,9 +121,9 @@ class OneImage(Emitter):
     def _blocks(self, layer: Layer, table: ConvPlace, source: int, place: Place, pooled: int) -> None:
         """Emit a product of blocks of positions."""
         _, height, width = layer.conv_shape
-        step = plane(layer.conv_shape, True)
+        step = self.planes.step(layer.conv_shape)
         if table.window.half:
-            loop = _half_loop(layer, table, pooled)
+            loop = _half_loop(layer, table, pooled, self.planes)
         else:
             view = table.window
             lines = height if view.width == width else 1
@@ -140,6 +145,25 @@ class OneImage(Emitter):
             ends=table.ends, starts=table.starts, indices=table.indices, values=table.values, bias=table.bias,
             target_row=loop.target_row, blocks=loop.blocks, max_blocks=max(QUAD_WIDTHS), line_blocks=loop.line_blocks,
             width=loop.width, bounds=bounds, runs=table.runs, residual=loop.residual,
+        )  # fmt: skip
+
+    def _shifted(self, layer: Layer, table: ShiftedPlace, place: Place) -> None:
+        """Emit a product that shifts sums, after it has cleared the lines between the channels of its input."""
+        value = layer.inputs[0]
+        shape, source = layer.in_shapes[0], self.place(value).at
+        step, positions, lead = self.planes.step(shape), prod(shape[1:]), self.planes.lead(shape)
+        between = step - positions
+        self.emit("clear", 0, Place(source - between, 1), shape[0], count=between, times=shape[0] + 1, step=step)
+        copied = (lead + self.planes.size(shape)) // BLOCK
+        for phase, distance in shift_copies(shape, self.planes):
+            self.emit("block_copy", source - lead + phase, Place(source - lead + distance, 1), copied, blocks=copied)
+        blocks = -(-positions // BLOCK)
+        tiles = -(-blocks // table.max_blocks)
+        cost = table.entries * blocks * _SHIFTED_NS + table.rows * table.runs * tiles * 10.0
+        fields = {name: getattr(table, name) for name in ShiftedPlace._fields if name != "entries"}
+        self.emit(
+            "shifted_product", source - lead, place, cost, **fields, target_row=self.planes.step(layer.conv_shape),
+            blocks=blocks, bounds=self.weights.bounds(layer), residual=self.residual(layer),
         )  # fmt: skip
 
     def _depthwise(self, layer: Layer) -> None:
@@ -165,7 +189,7 @@ class OneImage(Emitter):
             columns=columns, rows=rows, top=top, left=left, kernel=kernel,
             scratch=scratch.at + (0 if kernel else lead), scratches=SCRATCHES,
             scratch_step=scratch_step, stride_h=stride_h, stride_w=stride_w, lines=lines, width=width,
-            target_row=plane(layer.conv_shape, True), max_blocks=max(PLANE_BLOCKS) if wide else 1,
+            target_row=self.planes.step(layer.conv_shape), max_blocks=max(PLANE_BLOCKS) if wide else 1,
             bounds=self.weights.bounds(layer), residual=self.residual(layer),
         )  # fmt: skip
         self.arena.give(scratch)
@@ -184,13 +208,13 @@ class OneImage(Emitter):
         return line if fits else 0
 
 
-def _half_loop(layer: Layer, table: ConvPlace, pooled: int) -> CsrLoop:
+def _half_loop(layer: Layer, table: ConvPlace, pooled: int, planes: Planes) -> CsrLoop:
     """Return the loop over half blocks: one for each line, or over all lines packed closely."""
     view = table.window
     _, height, width = layer.conv_shape
     positions = height * width
     gap, blocks = (width, height) if view.half == BLOCK else (HALF, -(-positions // HALF))
-    row = plane(layer.conv_shape, True)
+    row = planes.step(layer.conv_shape)
     if pooled:
-        row, gap = plane(layer.out_shape, True), width // 2
+        row, gap = planes.step(layer.out_shape), width // 2
     return CsrLoop(1, row, gap, blocks, 0, min(gap, positions), step=view.half, pool=pooled)

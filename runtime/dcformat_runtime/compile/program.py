@@ -16,10 +16,11 @@ from dcformat.errors import LimitError
 from dcformat.graph import Flatten
 from dcformat.records import record
 from dcformat_runtime import isa
-from dcformat_runtime.compile.arena import Arena, Homes, homes
+from dcformat_runtime.compile.arena import Arena, Homes, Planes, homes
 from dcformat_runtime.compile.constants import Constants
 from dcformat_runtime.compile.many_images import ManyImages
 from dcformat_runtime.compile.one_image import OneImage
+from dcformat_runtime.compile.shifts import image_planes
 from dcformat_runtime.compile.weights import Weights
 from dcformat_runtime.cpu import Vectors
 from dcformat_runtime.network import Network
@@ -33,7 +34,7 @@ _MANY_LAYERS = 1 << 10
 
 
 class TilePlan:
-    """One way to run a tile of `tile` images, in groups of `lanes` images.
+    """A way to run a tile of `tile` images, in groups of `lanes` images.
 
     `names` and `costs` (estimated nanoseconds) describe each stage's operators, in order.
     """
@@ -52,7 +53,7 @@ class TilePlan:
 
 @record
 class Program:
-    """What a kernel needs: the array `mem`, and the size of its arena in floats.
+    """The inputs of a kernel: the array `mem`, and the size of its arena in floats.
 
     `choices[r]` is the plan when r images are left, and `costs[r]` the estimated nanoseconds for them.
     """
@@ -66,7 +67,7 @@ class Program:
 def build(network: Network, exact: bool, vectors: Vectors, *, single: bool) -> Program:
     """Make the program for one image at a time (`single`), or for many."""
     constants = Constants()
-    arena, plans = lay_out(network, Weights(constants, exact, vectors), single)
+    arena, plans = lay_out(network, Weights(constants, exact, vectors, image_planes(network, exact, vectors)), single)
     check_words(max(arena, constants.size))
     choices, costs = _choose(plans)
     mem = constants.finish()
@@ -77,17 +78,17 @@ def build(network: Network, exact: bool, vectors: Vectors, *, single: bool) -> P
 
 
 def lay_out(network: Network, weights: Weights, single: bool) -> tuple[int, list[TilePlan]]:
-    """Write the plans into the room of `weights`; return the size of the arena in floats, and the plans."""
+    """Write the plans into the space of `weights`; return the size of the arena in floats, and the plans."""
     weights.room.skip(isa.HEADER)  # filled in when the addresses are known
     values: dict[bool, Homes] = {}  # of one image, and of many
     if single or runs_one_by_one(network):
         cut, plans = len(network.layers), [TilePlan(1, 1)]
     else:
-        values[False] = homes(network, False, weights.exact)
+        values[False] = homes(network, Planes(False), weights.exact)
         cut = _cut(network, values[False])
         plans = _plans(network, cut)
     if any(plan.lanes == 1 for plan in plans):
-        values[True] = homes(network, True, weights.exact)
+        values[True] = homes(network, weights.planes, weights.exact)
     arena = max(_emit(network, cut, plan, weights, values) for plan in plans) + isa.SLACK
     return arena, plans
 

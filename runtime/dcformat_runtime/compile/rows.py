@@ -14,7 +14,7 @@ _REDUCTIONS = {"mean": words.MEAN, "sum": words.SUM, "max": words.MAX, "min": wo
 
 
 class RowPlan(NamedTuple):
-    """What the kernel computes of rows of `length` elements; `size` and `made` are one input's elements and results."""
+    """A function of rows of `length` elements; `size` and `made` are the numbers of an input's elements and results."""
 
     function: int
     length: int

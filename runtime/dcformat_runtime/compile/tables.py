@@ -23,11 +23,13 @@ _MANY_ROWS = 64
 class EntryTable(NamedTuple):
     """The columns of a weight that have entries, or all of them.
 
-    `keys` (int32) is the number of each entry's column. `places` (int32) is what the entries of each column multiply,
-    or -1 if they never meet the input. `bounds` (int64) has the first column of each run, and the end of the last.
+    `keys` (int32) tells for each entry which of them is its column, and `columns` (int64) are their numbers. `places`
+    (int32) is what the entries of each column multiply, or -1 if they never meet the input. `bounds` (int64) has the
+    first column of each run, and the end of the last.
     """
 
     keys: Int32s
+    columns: Ints
     places: Int32s
     bounds: Ints
 
@@ -70,14 +72,14 @@ def slots(counts: Ints) -> int:
 
 
 def run_bounds(size: int, runs: int) -> Ints:
-    """Return where the runs but the first begin if `size` things are cut into runs of about the same size."""
+    """Return where all runs but the first begin if `size` items are cut into runs of about the same size."""
     return np.array([-(-run * size // runs) for run in range(1, runs)], np.int64)
 
 
 def linear_entries(weight: Sparse, runs: int) -> EntryTable:
     """Describe the columns of a linear layer in some runs."""
     keys, columns = _keys(weight, weight.columns)
-    return EntryTable(keys, columns.astype(np.int32), _bounds(columns, weight.columns, runs))
+    return EntryTable(keys, columns, columns.astype(np.int32), _bounds(columns, weight.columns, runs))
 
 
 def _keys(weight: Sparse, columns: int) -> tuple[Int32s, Ints]:
@@ -188,6 +190,7 @@ class Window(NamedTuple):
     channel's copy, or of the input if it is not copied. `plane` is the distance between channels in positions.
     `line_blocks` and `width` say how outputs lie in lines (opcode "csr_product"). `half` is the distance between half
     blocks in the copy, if outputs are half blocks. `needed` is the number of columns of the copy that are read.
+    `lines` has the places that the rows of the kernel read, if sums are shifted and so all its columns read the same.
     """
 
     starts: range
@@ -201,6 +204,7 @@ class Window(NamedTuple):
     width: int
     half: int = 0
     needed: int = 0
+    lines: tuple[int, ...] = ()
 
 
 class ConvManner(NamedTuple):
@@ -323,7 +327,7 @@ def conv_entries(weight: Sparse, layer: Layer, view: Window, flat: bool, runs: i
     seen = seen_columns(inner, weight.shape, layer)
     if seen is not None:
         places[~seen] = -1
-    return EntryTable(keys, places.astype(np.int32), _bounds(channel, layer.in_shapes[0][0], runs))
+    return EntryTable(keys, columns, places.astype(np.int32), _bounds(channel, layer.in_shapes[0][0], runs))
 
 
 def conv_columns(columns: Ints, shape: Shape, layer: Layer, view: Window, flat: bool) -> Ints:
@@ -333,6 +337,8 @@ def conv_columns(columns: Ints, shape: Shape, layer: Layer, view: Window, flat: 
     channel, inner = np.divmod(columns, shape[2] * shape[3])
     ky, kx = np.divmod(inner, shape[3])
     (stride_h, stride_w), (down, right) = node.stride, node.dilation
+    if view.lines:
+        return np.asarray(np.array(view.lines)[ky] + channel * view.plane, np.int64)
     _, phases, rows, cols = view.shape
     y, x = ky * down, kx * right
     variant, x = (kx, 0 * x) if flat and view.copied and view.half != BLOCK else (x % stride_w, x // stride_w)

@@ -52,14 +52,14 @@ def dense_table(weight: Sparse, bias: Floats, layer: Layer, view: Window, flat: 
 
 
 class Offsets(NamedTuple):
-    """What each column of a weight multiplies, and whether it ever meets the image (None: all do)."""
+    """The place that each column of a weight multiplies, and whether it ever meets the image (None: all do)."""
 
     places: Int32s
     seen: npt.NDArray[np.bool_] | None
 
 
 def conv_offsets(weight: Sparse, layer: Layer, view: Window, flat: bool) -> Offsets:
-    """Return what the columns of a convolution without groups multiply."""
+    """Return the places that the columns of a convolution without groups multiply."""
     columns = np.arange(weight.columns)
     seen = seen_columns(columns, weight.shape, layer)
     return Offsets(conv_columns(columns, weight.shape, layer, view, flat).astype(np.int32), seen)

@@ -13,7 +13,7 @@ from dcformat_runtime.compile.tables import Window
 from dcformat_runtime.kernels.simd_widths import BLOCK, QUAD, QUAD_WIDTHS, WIDTHS
 from dcformat_runtime.network import Layer
 
-#: How many bytes of a source's copy one run of columns should read, so that they stay in the first-level cache.
+#: Number of bytes of a source's copy that one run of columns should read, so that they stay in the first-level cache.
 _RUN_BYTES = 24 << 10
 #: The least blocks of multiply-adds in one run of a row, so that sums are seldom stored and loaded again.
 _RUN_BLOCKS = 300
@@ -21,7 +21,7 @@ _RUN_BLOCKS = 300
 _ROW_NS, _ENTRY_NS, _RESUME_NS = 3.2, 0.27, 0.53
 #: The bytes that several rows read, and the estimated nanoseconds of a block of 16 multiply-adds.
 _BLOCK_NS = tuple(1024 * kib for kib in (32, 64, 128, 512, 1024, 4096)), (0.166, 0.2, 0.247, 0.336, 0.336, 0.69)
-#: The most blocks of a sparse product, if registers hold twelve with some to spare.
+#: Maximum number of blocks of a sparse product, if registers hold twelve with some to spare.
 _MANY = max(WIDTHS)
 #: The same for quads of rows: the end of a quad, and its branches that are predicted badly in each of the first tiles;
 #: a block, by the bytes that several quads read; and how much longer it takes if its loads cross cache lines.
@@ -29,11 +29,11 @@ _QUAD_NS, _QUAD_BRANCHES_NS, _QUAD_LEARNING = 28.0, 45.0, 4.0
 _QUAD_BLOCK_NS = tuple(1024 * kib for kib in (36, 48, 64, 128, 512)), (0.128, 0.14, 0.155, 0.175, 0.2)
 _QUAD_ACROSS = 1.25
 #: The numbers of runs to choose from.
-_RUNS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+RUNS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
 class Tiling(NamedTuple):
-    """The most blocks of each row to compute at a time, the number of runs of channels, and their estimated time."""
+    """How a convolution is cut: the maximum number of blocks of a row at a time, the runs of channels, and the time."""
 
     max_blocks: int
     runs: int
@@ -51,7 +51,7 @@ def conv_tiling(layer: Layer, view: Window, flat: bool, max_blocks: int) -> Tili
         return Tiling(max_blocks, 1, inf)
     assert layer.matrix is not None  # network.outline gives one to convolutions
     matrix, channels = layer.matrix, layer.in_shapes[0][0]
-    entries = matrix.nnz  # not those that were seen, of which a prediction knows nothing
+    entries = matrix.nnz  # not those that were seen, which a prediction does not know
     _, height, width = layer.conv_shape
     if flat and not view.half:
         # Weights of the same shape and about the same number of entries share a choice.
@@ -72,7 +72,7 @@ def quad_tiling(layer: Layer, view: Window) -> Tiling:
     """
     assert layer.matrix is not None  # network.outline gives one to convolutions
     matrix, channels, blocks = layer.matrix, layer.in_shapes[0][0], line_blocks(layer, view)
-    runs = np.array([n for n in _RUNS if n <= channels])
+    runs = np.array([n for n in RUNS if n <= channels])
     pieces = -(-blocks // max(QUAD_WIDTHS))
     size = _operand_bytes(matrix.shape, view, -(-blocks // pieces)) * channels / runs
     end = _QUAD_NS + _QUAD_BRANCHES_NS * min(1.0, _QUAD_LEARNING / pieces)
@@ -120,7 +120,7 @@ def _tiling(matrix: Shape, entries: int, channels: int, view: Window, blocks: in
     first-level cache. More runs read less at a time, but store sums and resume them.
     """
     widest = _MANY if max_blocks >= 12 else max_blocks
-    k, runs = np.meshgrid([width for width in WIDTHS if width <= widest], [n for n in _RUNS if n <= channels])
+    k, runs = np.meshgrid([width for width in WIDTHS if width <= widest], [n for n in RUNS if n <= channels])
     pieces = -(-blocks // k)
     each = -(-blocks // pieces)
     size = _operand_bytes(matrix, view, each) * channels / runs

@@ -11,6 +11,7 @@ import numpy as np
 from dcformat.graph import Conv
 from dcformat_runtime import isa
 from dcformat_runtime.bounds import UNBOUNDED
+from dcformat_runtime.compile.arena import Planes
 from dcformat_runtime.compile.choices import (
     column_ns,
     conv_product,
@@ -30,8 +31,10 @@ from dcformat_runtime.compile.constants import (
     Room,
     RowBlockPlace,
     SellPlace,
+    ShiftedPlace,
     aligned,
 )
+from dcformat_runtime.compile.shifts import is_shifted, place_shifted, shifted_window, write_shifted
 from dcformat_runtime.compile.sparse_rows import place_quads, place_rows, put_quads, put_rows
 from dcformat_runtime.compile.tables import (
     Int32s,
@@ -69,7 +72,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: The most entries of a layer that may get a `PermuteTable`; in a larger one, gathers are as fast and laid out sooner.
+#: Maximum number of entries of a layer with a `PermuteTable`; in a larger one, gathers are as fast and laid out sooner.
 _PERMUTED = 1 << 17
 #: An order of rows that is not known yet.
 _UNKNOWN: Int32s = np.empty(0, np.int32)
@@ -93,11 +96,11 @@ class Weights:
     """Makes tables on demand; for layers without weights yet, it only numbers the places of their tables.
 
     In that case the spread of entries over rows is unknown. It assumes the worst, so these tables take at least as much
-    room as the real ones.
+    space as the real ones.
     """
 
-    def __init__(self, room: Room, exact: bool, vectors: Vectors) -> None:
-        self.room, self.exact, self.vectors = room, exact, vectors
+    def __init__(self, room: Room, exact: bool, vectors: Vectors, planes: Planes) -> None:
+        self.room, self.exact, self.vectors, self.planes = room, exact, vectors, planes
         self._made: dict[tuple[object, ...], object] = {}
 
     def _once(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
@@ -168,7 +171,12 @@ class Weights:
         matrix, max_blocks = matrix_of(layer), self.vectors.max_blocks
         product = conv_product(layer, flat, self.exact, self.vectors)
         dense = product in ("dense", "row blocks")
-        view = conv_window(layer, matrix.shape, flat, self.vectors.half_vectors, dense)
+        source = layer.in_shapes[0]
+        step = self.planes.step(source) if flat and layer.inputs[0] else prod(source[1:])
+        if flat and is_shifted(layer, self.exact, self.vectors):
+            view = shifted_window(layer, self.planes)
+            return ConvPlace(self._shifted(layer, view), view, 0, max_blocks)
+        view = conv_window(layer, step, flat, self.vectors.half_vectors, dense)
         place: CsrPlace | QuadPlace | DensePlace | RowBlockPlace
         cut = quad_tiling(layer, view) if product == "quads" else conv_tiling(layer, view, flat, max_blocks)
         if product == "row blocks":
@@ -188,6 +196,14 @@ class Weights:
         if layer.weight is not None:  # a prediction must not make the list, which may be long
             self.room.fill(starts, np.array(view.starts, np.int64))
         return ConvPlace(place, view, starts, cut.max_blocks)
+
+    def _shifted(self, layer: Layer, view: Window) -> ShiftedPlace:
+        place = place_shifted(self.room, layer, self.vectors.max_blocks)
+        if layer.weight is not None:
+            weight, bias = _parameters(layer)
+            table = conv_entries(weight, layer, view, True, place.runs)
+            self.room.write_later(lambda out: write_shifted(out, place, weight, bias, table))
+        return place
 
     def _depthwise(self, layer: Layer) -> DepthwisePlace:
         matrix, skip, node = matrix_of(layer), self.room.skip, layer.node

@@ -1,8 +1,8 @@
 """Functions of one float32 number, or in Python of an array, from additions, products and divisions only.
 
 Each step is rounded to float32, and no product is fused with an addition, so every instruction set gives the same bits.
-There are no branches: LLVM computes a register of elements at a time. The largest errors are 2 to 4 units in the last
-place; results below 2^-126 become zeros.
+There are no branches: LLVM computes a register of elements at a time. The largest errors are about 1 to 2.3 units in
+the last place; results below 2^-126 become zeros.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dcformat.jit import device, intrinsic
 F = np.float32
 _ZERO, _HALF, _ONE, _TWO = F(0), F(0.5), F(1), F(2)
 _INF, _NAN = F(np.inf), F(np.nan)
-#: Added to a number below 2^22 and taken away again, it rounds to a whole number, halves to even.
+#: Added to a number below 2^22 and subtracted again, it rounds to a whole number, halves to even.
 _ROUNDER = F(12582912)
 #: From here on, every float32 is whole.
 _WHOLE = F(8388608)

@@ -5,7 +5,7 @@ The compiled form of a helper is the LLVM IR that the function with the same nam
 Values are bytes in an arena, the channels of a position next to each other. A byte u stands for the whole number
 u + least of its value. `mem` holds constants as int32 words: tables of places in the arena, four weights to a word,
 sums to begin with, and the bits of factors. `LANES` channels are computed at a time. Sums of integers are exact, and
-each step of the rounding behind them is one instruction on any machine, so results are the same everywhere.
+each step of the rounding after them is one instruction on any machine, so results are the same everywhere.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def compiled_form(name: str) -> Callable[[], Any]:
 
 
 class Rounding(NamedTuple):
-    """How sums become bytes: from `factors` on, a float32 for each channel; limits; what is added to make a byte."""
+    """How sums become bytes: from `factors` on, a float32 for each channel; limits; the number added to make a byte."""
 
     factors: int
     low: int
@@ -53,9 +53,9 @@ class Rounding(NamedTuple):
 class Runs(NamedTuple):
     """A layer's places: tables of positions in its operand and its result, and the runs of bytes that weights multiply.
 
-    `inputs` and `outputs` are the places of the tables, `positions` their length. From `runs` on, `pieces` pairs tell
-    how far a run lies from a position, and how many words it has. Results are written `column` bytes behind, and what
-    works channel by channel reads there too.
+    `inputs` and `outputs` are the places of the tables, `positions` their length. From `runs` on, `pieces` pairs hold
+    the distance of a run from a position, and the number of its words. Results are written `column` bytes further on,
+    and operators that work channel by channel read there too.
     """
 
     inputs: int
@@ -103,7 +103,7 @@ def convolve_channels(quads: int, arena: Array, mem: Array, runs: Runs, weights:
 
 
 class Pooling(NamedTuple):
-    """A pool: whether it takes maxima, the least number of its operand's value, and what divides its sums."""
+    """A pool: whether it takes maxima, the least number of its operand's value, and the divisor of its sums."""
 
     maximum: int
     least: int

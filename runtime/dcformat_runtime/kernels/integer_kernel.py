@@ -28,14 +28,14 @@ Array = npt.NDArray[Any]
 
 #: The operators.
 INPUT, CONVOLVE, CHANNELS, POOL, ADD, SOFTMAX, OUTPUT = range(7)
-#: The words of a record: those of `Runs` and `Rounding`, and of what an operator has beside them.
+#: The words of a record: those of `Runs` and `Rounding`, and the other fields of an operator.
 (
     CODE, INPUTS, OUTPUTS, POSITIONS, RUNS, COUNT, COLUMN, FACTORS, LOW, HIGH, SHIFT, K, N, WEIGHTS, BIAS, MAXIMUM,
     LEAST, DIVISOR, SECOND, SECOND_LEAST, SCALES,
 ) = range(21)  # fmt: skip
 RECORD = 21
 #: The words of a record that copies an image from the caller or to it: the place in the arena, the channels, rows and
-#: columns, the distances between those in the caller's array and in the arena, and what each byte is combined with.
+#: columns, the distances between those in the caller's array and in the arena, and the operand combined with each byte.
 PLACE, PLANES, ROWS, COLUMNS, OUT_PLANE, OUT_ROW, OUT_COLUMN, ROW, STEP, CHANGE = range(1, 11)
 
 exp = fn.exp
@@ -53,7 +53,7 @@ def run_integers(x: Array, out: Array, arena: Array, mem: Array, program: Array,
     out : int8
         The results, likewise.
     arena : uint8
-        The values of one image; what surrounds them keeps its contents.
+        The values of one image; the memory around them keeps its contents.
     mem : int32
         The constants.
     program : int64 (operators, RECORD)
@@ -139,7 +139,7 @@ def _copy_out(out: Array, start: int, arena: Array, record: Array) -> None:
 
 @device
 def _softmax(arena: Array, mem: Array, record: Array) -> None:
-    """Make the softmax of a vector of `COUNT` integers; the words at `SCALES` hold their scale and the factor."""
+    """Compute the softmax of a vector of `COUNT` integers; the words at `SCALES` hold their scale and the factor."""
     scales = mem[record[SCALES] : record[SCALES] + 2].view(np.float32)
     scale = scales[0]
     factor = scales[1]

@@ -17,8 +17,9 @@ from dcformat.jit import device, kernel, shared
 from dcformat_runtime import isa
 from dcformat_runtime.kernels import control as words
 from dcformat_runtime.kernels.element_kernel import run_elements
+from dcformat_runtime.kernels.image_forms import clear_lines
 from dcformat_runtime.kernels.images import clip, pad_copy, pool, pool_all
-from dcformat_runtime.kernels.products import csc_product, csr_product, permute_product, sell16_product
+from dcformat_runtime.kernels.products import csc_product, csr_product, permute_product, sell16_product, shifted_product
 from dcformat_runtime.kernels.quads import quad_product
 from dcformat_runtime.kernels.simd import (
     await_least,
@@ -184,6 +185,8 @@ def _run_parts(a: Array, mem: Array, op: int, source: int, target: int, exact: i
         csr_product(a, mem, op, source, target, exact, part, parts)
     elif code == isa.QUAD_PRODUCT:
         quad_product(a, mem, op, source, target, part, parts)
+    elif code == isa.SHIFTED_PRODUCT:
+        shifted_product(a, mem, op, source, target, part, parts)
     elif code == isa.DENSE_PRODUCT:
         dense_product(a, mem, op, source, target, exact, part, parts)
     elif code == isa.ROW_BLOCK_PRODUCT:
@@ -192,6 +195,10 @@ def _run_parts(a: Array, mem: Array, op: int, source: int, target: int, exact: i
         depthwise_product(a, mem, op, source, target, exact, part, parts)
     elif code == isa.PAD_COPY:
         pad_copy(a, mem, op, source, target, part, parts)
+    elif code == isa.BLOCK_COPY:
+        blocks = word(mem, op + isa.BLOCK_COPY_BLOCKS)
+        for b in range(part * blocks // parts, (part + 1) * blocks // parts):
+            copy_block(a, source + BLOCK * b, a, target + BLOCK * b)
     elif code == isa.POOL:
         pool(a, mem, op, source, target, part, parts)
     elif code == isa.MAP:
@@ -225,6 +232,9 @@ def _run_whole(images: ImageRange, a: Array, mem: Array, op: int, source: int, t
         _add(a, mem, op, source, target)
     elif code == isa.CLIP:
         clip(a, mem, source, target, word(mem, op + isa.CLIP_COUNT), word(mem, op + isa.CLIP_BOUNDS))
+    elif code == isa.CLEAR:
+        times = word(mem, op + isa.CLEAR_TIMES)
+        clear_lines(a, target, word(mem, op + isa.CLEAR_STEP), times, word(mem, op + isa.CLEAR_COUNT))
     elif code == isa.COPY:
         for piece in range(word(mem, op + isa.COPY_TIMES)):
             at = source + piece * word(mem, op + isa.COPY_SOURCE_STEP)

@@ -55,11 +55,11 @@ def run_map(
     Parameters
     ----------
     out : float32
-        May be one of the arrays that are read, if this is like the result.
+        It may be one of the arrays that are read, if that has the shape of the result.
     x0, x1, x2, x3, x4, x5 : float32
         The arrays that loads read.
     constants : float32
-        What the first registers hold throughout.
+        The contents of the first registers throughout.
     registers : float32 (registers, BLOCK)
     loads : int64 (loads, at least DIMENSIONS)
     program : int64 (instructions, INSTRUCTION)

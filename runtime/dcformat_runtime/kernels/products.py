@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from dcformat.jit import device
 from dcformat_runtime import isa
+from dcformat_runtime.kernels.shift_forms import Shifts, rows_shifted
 from dcformat_runtime.kernels.simd import (
     Destination,
     Halves,
@@ -95,6 +96,36 @@ def csr_product(a: Array, mem: Array, op: int, source: int, target: int, exact: 
                     y = row_target + line * width
                     rows(k, a, mem, table, how, Destination(y, gap, column, line_blocks, width, beside, final))
             first += k
+
+
+@device
+def shifted_product(a: Array, mem: Array, op: int, source: int, target: int, part: int, parts: int) -> None:
+    """Multiply the sparse rows of a 3 x 3 convolution by one image; each part takes every `parts`-th row."""
+    count = word(mem, op + isa.SHIFTED_PRODUCT_ROWS)
+    indptr = word(mem, op + isa.SHIFTED_PRODUCT_INDPTR)
+    order = word(mem, op + isa.SHIFTED_PRODUCT_ORDER)
+    indices = word(mem, op + isa.SHIFTED_PRODUCT_INDICES)
+    values = word(mem, op + isa.SHIFTED_PRODUCT_VALUES)
+    biases = word(mem, op + isa.SHIFTED_PRODUCT_BIAS)
+    target_row = word(mem, op + isa.SHIFTED_PRODUCT_TARGET_ROW)
+    blocks = word(mem, op + isa.SHIFTED_PRODUCT_BLOCKS)
+    max_blocks = word(mem, op + isa.SHIFTED_PRODUCT_MAX_BLOCKS)
+    tiles = word(mem, op + isa.SHIFTED_PRODUCT_TILES)
+    masks = word(mem, op + isa.SHIFTED_PRODUCT_MASKS)
+    bounds = word(mem, op + isa.SHIFTED_PRODUCT_BOUNDS)
+    runs = word(mem, op + isa.SHIFTED_PRODUCT_RUNS)
+    residual = word(mem, op + isa.SHIFTED_PRODUCT_RESIDUAL)
+    adds = 0 if residual == isa.NO_RESIDUAL else 1
+    first = 0
+    while first < blocks:
+        k = word(mem, tiles + min(blocks - first, max_blocks))
+        x = source + BLOCK * first
+        shifts = Shifts(target + BLOCK * first, residual - target, runs * count + 1, masks)
+        for c in range(runs):
+            how = Sum(c, adds if c == 0 else 0, 0, bounds if c == runs - 1 else isa.UNBOUNDED, 0)
+            table = Rows(x, 1, indices, values, indptr + c * count, order, biases, part, count, parts, target_row)
+            rows_shifted(k, a, mem, table, how, shifts)
+        first += k
 
 
 @device

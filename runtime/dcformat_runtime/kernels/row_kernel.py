@@ -20,8 +20,8 @@ Array = npt.NDArray[Any]
 
 #: The number of parts of a sum or maximum.
 LANES = 64
-#: What the kernel can compute. `CENTER` takes the mean away and divides by the standard deviation; `SCALE` divides by
-#: the root of the mean square. Reductions make one number of each row.
+#: The functions of the kernel. `CENTER` subtracts the mean and divides by the standard deviation; `SCALE` divides by
+#: the root of the mean square. Reductions make one number from each row.
 SOFTMAX, CENTER, SCALE, MEAN, SUM, MAX, MIN = range(7)
 
 _ZERO = np.float32(0)
@@ -49,7 +49,7 @@ def run_rows(
     function : int64
     length : int64
     epsilon : float64
-        What is added to the variance or the mean square.
+        The number added to the variance or the mean square.
     """
     floats = flush_denormals()
     for r in range(len(x) // length):
@@ -83,7 +83,7 @@ def _total(row: Array, sums: Array, length: int) -> float:
 
 @device
 def _squares(row: Array, sums: Array, length: int, mean: float) -> float:
-    """Return the sum of the squares of what the elements exceed `mean` by."""
+    """Return the sum of the squared differences of the elements from `mean`."""
     for j in range(LANES):
         sums[j] = 0.0
     whole = length - length % LANES

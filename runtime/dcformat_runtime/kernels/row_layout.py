@@ -24,11 +24,11 @@ def lay_out(  # type: ignore[no-untyped-def]
     values : float32 (entries,)
     biases : float32 (rows,)
     places : int32 (columns,)
-        What the entries of each column multiply; -1 drops them.
+        The place that the entries of each column multiply; -1 drops them.
     bounds : int64 (runs + 1,)
         The first column of each run, and the end of the last.
     ranks : int64 (longest row + 2,)
-        Room for numbers of rows.
+        Space for numbers of rows.
     order : int32 (rows,)
         Receives the number of each row.
     starts : int32 (runs * rows + 1,)

@@ -39,6 +39,7 @@ def compiled_form(name: str) -> Callable[[], Any]:
             simd_floats,
             simd_products,
             simd_quads,
+            simd_shifts,
             simd_tiles,
             simd_vectors,
             simd_widths,
@@ -46,8 +47,8 @@ def compiled_form(name: str) -> Callable[[], Any]:
         )
 
         for module in (
-            simd_copies, simd_products, simd_quads, simd_vectors, simd_tiles, simd_atomics, simd_floats, simd_writer,
-            simd_widths, control,
+            simd_copies, simd_products, simd_quads, simd_shifts, simd_vectors, simd_tiles, simd_atomics, simd_floats,
+            simd_writer, simd_widths, control,
         ):  # fmt: skip
             if hasattr(module, name):
                 return getattr(module, name)()
@@ -173,10 +174,10 @@ class Row(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows of a sparse table, from `first` on, `every` apart, before `stop`, and the place of what they multiply.
+    """Rows of a sparse table, from `first` on, `every` apart, before `stop`, and the place of the values they multiply.
 
     Row r has the entries from ``word(indptr + r)`` to before ``word(indptr + r + 1)``, as in `Row`. Its sums begin with
-    ``mem[bias + r]``, and go ``word(order + r) * apart`` floats beyond the place that a `Destination` tells.
+    ``mem[bias + r]``, and go ``word(order + r) * apart`` floats beyond the place in a `Destination`.
     """
 
     x: int
@@ -273,7 +274,7 @@ def _row(k: int, a: Array, mem: Array, row: Row, bias: float, how: Sum, out: Des
 
     if how.residual_first:
         add_residual()
-    _accumulate(acc, a, mem, row, row.x)
+    accumulate(acc, a, mem, row, row.x)
     if how.residual_last:
         add_residual()
     acc = clipped(mem, how.bounds, acc)
@@ -334,13 +335,14 @@ def rows_pool(lines: TwoLines, a: Array, mem: Array, table: Rows, how: Sum, out:
     for row, bias, place in _each(mem, table, out):
         acc = np.full((2, lines.blocks // 2 * BLOCK), bias, np.float32)
         for line, sums in enumerate(acc):
-            _accumulate(sums, a, mem, row, row.x + line * lines.across)
+            accumulate(sums, a, mem, row, row.x + line * lines.across)
         maxima = acc.reshape(2, lines.blocks // 4, 2, BLOCK).max(axis=(0, 2))
         for b, block in enumerate(maxima):
             a[place.y + b * place.gap :][:BLOCK] = clipped(mem, how.bounds, block)
 
 
-def _accumulate(acc: Array, a: Array, mem: Array, row: Row, x: int) -> None:
+def accumulate(acc: Array, a: Array, mem: Array, row: Row, x: int) -> None:
+    """Add the products of a row's entries and the floats from `x` on."""
     n = acc.size
     for p in range(row.start, row.end):
         at = x + row.unit * word(mem, row.indices + p)

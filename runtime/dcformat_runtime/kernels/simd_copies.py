@@ -28,7 +28,7 @@ def copy_half() -> Any:
 
 
 def copy_lines() -> Any:
-    """Write `simd.copy_lines`."""
+    """Write `image_forms.copy_lines`."""
 
     def write(w: Writer, a: Any, i: Any, source_step: Any, j: Any, target_step: Any, lines: Any, floats: Any) -> None:
         # A column of blocks comes before those to its left, because its last line may write into their next lines. The
@@ -60,7 +60,7 @@ def copy_lines() -> Any:
 
 
 def copy_even_lines() -> Any:
-    """Write `simd.copy_even_lines`."""
+    """Write `image_forms.copy_even_lines`."""
 
     def write(w: Writer, a: Any, i: Any, source_step: Any, j: Any, target_step: Any, lines: Any, floats: Any) -> None:
         even = ir.Constant(ir.VectorType(I32, HALF), list(range(0, BLOCK, 2)))
@@ -104,7 +104,7 @@ def copy_shifted() -> Any:
 
 
 def clear_lines() -> Any:
-    """Write `simd.clear_lines`."""
+    """Write `image_forms.clear_lines`."""
 
     def write(w: Writer, a: Any, j: Any, step: Any, lines: Any, floats: Any) -> None:
         whole = w.b.and_(floats, i64(-BLOCK))
@@ -180,7 +180,7 @@ def any_nonzero() -> Any:
 
 
 def pool_pairs() -> Any:
-    """Write `simd.pool_pairs`."""
+    """Write `image_forms.pool_pairs`."""
 
     def write(w: Writer, a: Any, source: Any, width: Any, y: Any, columns: Any, lines: Any) -> None:
         kind = vector(BLOCK)
@@ -197,7 +197,7 @@ def pool_pairs() -> Any:
 
 
 def pool_line() -> Any:
-    """Write `simd.pool_line`."""
+    """Write `image_forms.pool_line`."""
 
     def write(w: Writer, a: Any, window: Any, stride: Any, kind: Any, share: Any, y: Any) -> None:
         even = ir.Constant(ir.VectorType(I32, HALF), list(range(0, BLOCK, 2)))
@@ -219,7 +219,7 @@ def pool_line() -> Any:
 
 
 def pool_block() -> Any:
-    """Write `simd.pool_block`."""
+    """Write `image_forms.pool_block`."""
 
     def write(w: Writer, a: Any, window: Any, kind: Any, share: Any, y: Any) -> None:
         def tap(place: Any) -> Any:

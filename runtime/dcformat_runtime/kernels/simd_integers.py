@@ -37,7 +37,7 @@ def _load(w: Writer, arena: Any, at: Any, kind: Any, count: int) -> Any:
 
 
 def _dot(w: Writer, total: Any, values: Any, weights: Any) -> Any:
-    """Add the products of four bytes without sign and four weights to each lane of a total."""
+    """Add the products of four unsigned bytes and four weights to each lane of a total."""
     features = code_generation.machine_features()
     if "+avx512vnni" in features:
         kind = _ALL if binding.llvm_version_info[0] >= _BYTE_OPERANDS else _WORDS
@@ -70,7 +70,7 @@ def _pairs(w: Writer, features: str, x: Any, y: Any) -> Any:
 
 
 class _Output:
-    """What turns numbers into bytes and stores them."""
+    """Turns numbers into bytes and stores them."""
 
     def __init__(self, w: Writer, arena: Any, mem: Any, runs: Any, how: Any) -> None:
         self.w, self.arena, self.mem, self.runs, self.how = w, arena, mem, runs, how

@@ -28,7 +28,7 @@ def _unrolled(k: int, n: int) -> int:
     return 4 if k == 1 else 2 if k < least else 1
 
 
-class _Operands(NamedTuple):
+class Operands(NamedTuple):
     """The vectors of `n` floats that entries multiply; they are `step` floats apart.
 
     `across` is the distance from the first half of the vectors to the second, if they are not adjacent.
@@ -39,40 +39,45 @@ class _Operands(NamedTuple):
     across: Any = None
 
 
-def _accumulate(w: Writer, acc: list[Any], operands: _Operands, exact: Any, a: Any, mem: Any, row: Any) -> None:
-    """Add the products of a row's entries to the accumulators, one for each operand."""
+def _entry(w: Writer, sums: list[Any], operands: Operands, a: Any, mem: Any, row: Any, p: Any, exactly: bool) -> None:
+    """Add the products of entry p of a row to the sums, one for each operand."""
     n, step, across = operands
-    kind = vector(n)
+    at = w.b.add(row.x, w.b.mul(w.word(mem, w.b.add(row.indices, p)), row.unit))
+    value = w.splat(w.load(mem, w.b.add(row.values, p)), n)
+    lines = [at] if across is None else [at, w.b.add(at, across)]
+    per_line = len(sums) // len(lines)
+    for b, total in enumerate(sums):
+        product = w.load(a, w.plus(lines[b // per_line], b % per_line * step), vector(n))
+        w.b.store(w.step(exactly, value, product, w.b.load(total)), total)
 
-    def entry(p: Any, sums: list[Any], exactly: bool) -> None:
-        at = w.b.add(row.x, w.b.mul(w.word(mem, w.b.add(row.indices, p)), row.unit))
-        value = w.splat(w.load(mem, w.b.add(row.values, p)), n)
-        lines = [at] if across is None else [at, w.b.add(at, across)]
-        per_line = len(sums) // len(lines)
-        for b, total in enumerate(sums):
-            product = w.load(a, w.plus(lines[b // per_line], b % per_line * step), kind)
-            w.b.store(w.step(exactly, value, product, w.b.load(total)), total)
 
+def _accumulate(w: Writer, acc: list[Any], operands: Operands, exact: Any, a: Any, mem: Any, row: Any) -> None:
+    """Add the products of a row's entries to the accumulators, one for each operand."""
     with w.b.if_else(exact) as (then, otherwise):
         with then, w.loop(row.start, row.end, 1) as p:
-            entry(p, acc, True)
+            _entry(w, acc, operands, a, mem, row, p, True)
         with otherwise:
-            more = _unrolled(len(acc), n)
-            sums = [acc] + [w.variables(len(acc), kind) for _ in range(more - 1)]
-            for spare in sums[1:]:
-                for total in spare:
-                    w.b.store(ir.Constant(kind, None), total)
-            length = w.b.sub(row.end, row.start)
-            whole = w.b.sub(row.end, w.b.srem(length, i64(more))) if more > 1 else row.end
-            with w.loop(row.start, whole, more) as p:
-                for u in range(more):
-                    entry(w.plus(p, u), sums[u], False)
-            if more > 1:
-                with w.loop(whole, row.end, 1) as p:
-                    entry(p, acc, False)
-            for spare in sums[1:]:
-                for total, extra in zip(acc, spare, strict=True):
-                    add_to(w, total, w.b.load(extra))
+            fused(w, acc, operands, a, mem, row)
+
+
+def fused(w: Writer, acc: list[Any], operands: Operands, a: Any, mem: Any, row: Any) -> None:
+    """Do what `_accumulate` does, with fused multiply-adds in any order."""
+    kind, more = vector(operands.n), _unrolled(len(acc), operands.n)
+    sums = [acc] + [w.variables(len(acc), kind) for _ in range(more - 1)]
+    for spare in sums[1:]:
+        for total in spare:
+            w.b.store(ir.Constant(kind, None), total)
+    length = w.b.sub(row.end, row.start)
+    whole = w.b.sub(row.end, w.b.srem(length, i64(more))) if more > 1 else row.end
+    with w.loop(row.start, whole, more) as p:
+        for u in range(more):
+            _entry(w, sums[u], operands, a, mem, row, w.plus(p, u), False)
+    if more > 1:
+        with w.loop(whole, row.end, 1) as p:
+            _entry(w, acc, operands, a, mem, row, p, False)
+    for spare in sums[1:]:
+        for total, extra in zip(acc, spare, strict=True):
+            add_to(w, total, w.b.load(extra))
 
 
 def switch(w: Writer, keys: tuple[Any, ...], cases: Sequence[tuple[int, ...]], write: Callable[..., None]) -> None:
@@ -108,7 +113,7 @@ class Places(NamedTuple):
     counts: list[Any] | None
 
     def load(self, w: Writer, a: Any, b: int, distance: Any = None) -> Any:
-        """Load what lies `distance` floats after block b."""
+        """Load the floats that lie `distance` after block b."""
         at = self.at[b] if distance is None else w.b.add(self.at[b], distance)
         return w.load(a, at, vector(BLOCK)) if self.counts is None else load_lanes(w, a, at, self.counts[b])
 
@@ -178,7 +183,7 @@ def rows_full() -> Any:
                         w.b.store(w.splat(bias, BLOCK), total)
             with w.b.if_then(w.flag(how.residual_first)):
                 add_residual()
-            _accumulate(w, acc, _Operands(BLOCK, BLOCK), w.flag(how.exact), a, mem, row)
+            _accumulate(w, acc, Operands(BLOCK, BLOCK), w.flag(how.exact), a, mem, row)
             with w.b.if_then(w.flag(how.residual_last)):
                 add_residual()
             for b, total in enumerate(acc):
@@ -260,7 +265,7 @@ def rows_halves() -> Any:
             if per_line:
                 for total in acc:
                     w.b.store(w.splat(bias, HALF), total)
-                _accumulate(w, acc, _Operands(HALF, apart), w.flag(how.exact), a, mem, row)
+                _accumulate(w, acc, Operands(HALF, apart), w.flag(how.exact), a, mem, row)
                 _store_pooled(w, [w.b.load(total) for total in acc], per_line, bounds, a, y, out.gap)
                 return
             with w.b.if_else(w.flag(how.resume)) as (then, otherwise):
@@ -277,7 +282,7 @@ def rows_halves() -> Any:
 
             with w.b.if_then(w.flag(how.residual_first)):
                 add_residual()
-            _accumulate(w, acc, _Operands(HALF, apart), w.flag(how.exact), a, mem, row)
+            _accumulate(w, acc, Operands(HALF, apart), w.flag(how.exact), a, mem, row)
             with w.b.if_then(w.flag(how.residual_last)):
                 add_residual()
             sums = [w.clip(bounds, w.b.load(total)) for total in acc]
@@ -317,7 +322,7 @@ def rows_pool() -> Any:
             with _each(w, mem, table, out.y) as (row, bias, y):
                 for total in acc:
                     w.b.store(w.splat(bias, BLOCK), total)
-                _accumulate(w, acc, _Operands(BLOCK, BLOCK, lines.across), w.flag(how.exact), a, mem, row)
+                _accumulate(w, acc, Operands(BLOCK, BLOCK, lines.across), w.flag(how.exact), a, mem, row)
                 pairs = [w.larger(w.b.load(acc[b]), w.b.load(acc[b + 1])) for b in range(0, blocks, 2)]
                 for b in range(blocks // 4):
                     value = w.clip(bounds, w.larger(pairs[b], pairs[b + blocks // 4]))

@@ -31,11 +31,11 @@ class Line:
         self.whole = w.b.icmp_signed(">=", count, i64(BLOCK))
 
     def load(self, acc: list[Any], distance: Any) -> None:
-        """Load what lies `distance` floats after each place."""
+        """Load the floats that lie `distance` after each place."""
         self._add(acc, distance, self.w.b.store)
 
     def add(self, acc: list[Any], distance: Any) -> None:
-        """Add what lies `distance` floats after each place."""
+        """Add the floats that lie `distance` after each place."""
         self._add(acc, distance, lambda value, total: add_to(self.w, total, value))
 
     def _add(self, acc: list[Any], distance: Any, put: Callable[[Any, Any], Any]) -> None:

@@ -5,8 +5,10 @@ BLOCK = 16
 HALF = BLOCK // 2
 #: The number of uint8 in the storage of a float.
 UINT8S = 4
-#: How many blocks `rows` can hold in registers at a time; for `rows_pool`, the blocks of two lines.
+#: The numbers of blocks that `rows` can hold in registers at a time; for `rows_pool`, the blocks of two lines.
 WIDTHS = (1, 2, 3, 4, 6, 7, 8, 12, 13, 14, 16)
+#: The number of words in a mask of `rows_shifted`.
+MASK = BLOCK * max(WIDTHS)
 #: The same for `columns`.
 COLUMN_WIDTHS = (1, 2, 3, 4, 6, 8, 12)
 POOL_WIDTHS = (4, 8, 12, 16, 24)

@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 
 
 class DenseTile(NamedTuple):
-    """The weights of quads of dense rows for `columns` columns, and the place of what they multiply.
+    """The weights of quads of dense rows for `columns` columns, and the place of the values that they multiply.
 
     Column p multiplies the floats from ``x + unit * word(offsets + p)`` on by the weights of four rows from
     ``values + 4 * p`` on; those of the next quad lie `quad` floats after them. Of the rows, `rows` are kept, and their
@@ -41,7 +41,7 @@ def dense_rows(
 ) -> None:
     """Multiply `quads` quads of dense rows by `k` blocks; the sums begin with the floats from `bias` on.
 
-    A row's blocks lie in one line: of the last block, as many floats are kept as `out.width` tells.
+    A row's blocks lie in one line; `out.width` determines how many floats of the last block are kept.
     """
     count = BLOCK * (k - 1) + min(BLOCK, out.width - BLOCK * (out.column + k - 1))
     acc = np.repeat(mem[bias : bias + 4 * quads, None], BLOCK * k, axis=1)
@@ -67,7 +67,7 @@ def dense_rows(
 
 
 class RowBlocks(NamedTuple):
-    """The weights of some blocks of 16 rows for `columns` columns, and the place of what they multiply.
+    """The weights of some blocks of 16 rows for `columns` columns, and the place of the values that they multiply.
 
     Column p multiplies the floats of the positions from ``x + word(offsets + p)`` on by the weights of all these rows,
     which follow one another from `values` on. The sums begin with the floats from `bias` on.
@@ -98,9 +98,9 @@ def row_blocks(positions: int, blocks: int, a: Array, mem: Array, tile: RowBlock
 
 
 class Ending(NamedTuple):
-    """What happens to sums at last.
+    """The last steps of sums.
 
-    If `adds` is set, what lies `residual` floats after their place is added; then they are clipped to the bounds at
+    If `adds` is set, the floats that lie `residual` after their place are added; then they are clipped to the bounds at
     `bounds`.
     """
 
@@ -163,7 +163,7 @@ class PlaneWindows(NamedTuple):
     """Square windows over one channel: `height` lines of `columns` floats, from `x` on.
 
     The weights follow one another from `values` on. The first window's first line is number `top`, its first column
-    number `left`; what lies outside the channel counts as 0. From `zeros` on, there are `ZEROS` zeros.
+    number `left`; elements outside the channel count as 0. From `zeros` on, there are `ZEROS` zeros.
     """
 
     x: int

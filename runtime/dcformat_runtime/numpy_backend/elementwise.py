@@ -1,4 +1,4 @@
-"""Operators that treat each element alike. Operands broadcast as they are."""
+"""Operators that treat each element alike. Operands broadcast as in NumPy."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The operators of `deterministic=True` in NumPy, which add every sum in the order that all backends keep.
 
 A sum starts with the bias; products are rounded to float32, then added in the order of the weight's columns. These
-operators are slower than those of `evaluation`, and are an oracle for the kernels' exact form.
+operators are slower than the others of this package, and are an oracle for the kernels' exact form.
 """
 
 from __future__ import annotations

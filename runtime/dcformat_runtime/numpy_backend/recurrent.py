@@ -54,7 +54,7 @@ def gru(node: GRU, operands: Sequence[NumpyOperand], tensors: Mapping[str, Float
 
 
 def _inputs(node: LSTM | GRU, sequence: Floats, tensors: Mapping[str, Floats]) -> Floats:
-    """Return what the inputs of all steps add to the gates."""
+    """Return the contribution of the inputs of all steps to the gates."""
     gates: Floats = sequence @ tensors[node.weight].T
     return gates if node.bias is None else gates + tensors[node.bias]
 

@@ -15,7 +15,7 @@ from dcformat_runtime.weight_matrices import Floats
 if TYPE_CHECKING:
     from dcformat_runtime.numpy_backend.node_evaluation import NumpyOperand
 
-#: The most floats of windows that a convolution copies at a time.
+#: Maximum number of floats of windows that a convolution copies at a time.
 _BLOCK = 1 << 22
 
 

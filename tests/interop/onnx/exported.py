@@ -1,4 +1,4 @@
-"""Runs networks as sessions and as the ONNX models that the writer makes of them."""
+"""Runs networks as sessions and as the ONNX models that the writer makes from them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def inputs_for(model: Model, batch: int, seed: int) -> dict[str, Array]:
 
 
 def exported(model: Model, **options: Any) -> Any:
-    """Return an onnxruntime session of what the writer makes of a model, after onnx's checker has passed it."""
+    """Return an onnxruntime session of a model's ONNX form, after onnx's checker has passed it."""
     import onnx
     import onnxruntime
 

@@ -1,4 +1,4 @@
-"""Altered models are imported or refused by name; nothing else happens, whatever was altered."""
+"""Altered models are either imported or refused by name, for any alteration."""
 
 from __future__ import annotations
 

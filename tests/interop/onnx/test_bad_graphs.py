@@ -1,4 +1,4 @@
-"""Graphs that break ONNX's own rules, or hold what no network computes with: refused by node or tensor."""
+"""Graphs that break ONNX's own rules, or hold contents that no network can use, are refused by node or tensor."""
 
 from __future__ import annotations
 

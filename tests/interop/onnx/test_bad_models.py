@@ -1,4 +1,4 @@
-"""Models that are refused: each with one line that names the file and the node, input or tensor."""
+"""Models that are refused, each with one line that names the file and the node, input or tensor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All of onnx's node tests go through import, pack and run; a page in docs/results says what became of them."""
+"""All of onnx's node tests go through import, pack and run; a page in docs/results gives the results."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ def test_recurrent_layers(op_type, direction, layout):
     )  # fmt: skip
     outputs = {"last": state} if directions == 2 or layout else {"y": [7, directions, "n", 3], "last": state}
     data = model([made], {"x": sequence, "h": state}, outputs, tensors, opset=14)
-    if layout or directions == 2:  # which onnx's evaluator does not run, and older versions of onnxruntime neither
+    if layout or directions == 2:  # which neither onnx's evaluator nor older versions of onnxruntime run
         from dcformat_interop import import_onnx
 
         imported = import_onnx(data)

@@ -12,7 +12,7 @@ from dcformat.codecs import Mode
 
 @pytest.fixture
 def separately(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make each tensor a unit of its own."""
+    """Make each tensor a separate unit."""
     divide = units.divided
 
     def divided(elements: Any, mode: Mode) -> Any:

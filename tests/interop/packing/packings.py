@@ -1,4 +1,4 @@
-"""Packings of checkpoints, and an engine that fails as asked."""
+"""Packings of checkpoints, and an engine that fails on request."""
 
 from __future__ import annotations
 

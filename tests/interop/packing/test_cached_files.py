@@ -51,7 +51,7 @@ def test_whole_files(snapshot: Path) -> None:
 
 
 def test_a_shard_of_the_same_names_and_shapes(snapshot: Path) -> None:
-    """A flipped bit stands for the weights of another checkpoint: headers and index agree, only the digest does not."""
+    """A flipped bit plays the weights of another checkpoint: headers and index agree, only the digest does not."""
     blob = (snapshot / FIRST).resolve()
     data = bytearray(blob.read_bytes())
     data[-1] ^= 1

@@ -1,4 +1,4 @@
-"""An interrupted packing goes on from its journal, which is trusted only as far as its checksums are right."""
+"""An interrupted packing continues from its journal, which is trusted only as far as its checksums are right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The description of the safetensors files that a packed checkpoint was is read, or refused with the reason."""
+"""The description of a packed checkpoint's safetensors files is read, or refused with the reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def header(code: str = "F32", shape: tuple[int, ...] = (2,), name: str = "w") ->
 
 
 def origin(payload: bytes | dict[str, Any] | None, count: int = 1) -> SafetensorsOrigin | None:
-    """Return what a file of the tensor ``w`` says, or several files of which the first has the description."""
+    """Return the file names that a file of the tensor ``w`` gives, or several files, the first with the description."""
     text = zlib.compress(json.dumps(payload).encode()) if isinstance(payload, dict) else payload
     other = Extension(ORIGIN_KIND - 1, b"of another kind")
     extensions = (other,) if text is None else (other, Extension(ORIGIN_KIND, text))

@@ -1,4 +1,4 @@
-"""Checkpoints are packed tensor by tensor, to the same bytes however the work is done, and go on after failures."""
+"""Checkpoints are packed tensor by tensor, to the same bytes however the work is divided, and resume after failures."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_workers_of_a_killed_process_end_in_silence() -> None:
         "os._exit(3)",
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    # Its end is that of the last process that could write.
+    # The pipe ends with the last process that could write.
     made = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, env=environment, check=False)
     assert (made.returncode, made.stdout, made.stderr) == (3, b"", b"")
 
@@ -146,7 +146,7 @@ def test_an_error_in_a_worker_is_the_same_here(tmp_path: Path) -> None:
             work.run(engine, journal, lambda _: None)
     finally:
         engine.close()
-    assert error.value.expected == "the file to stay as it is while it is packed"
+    assert error.value.expected == "the file to stay unchanged while it is packed"
 
 
 def test_memory_is_counted_for_all_jobs(tmp_path: Path) -> None:

@@ -98,5 +98,5 @@ def test_errors_on_the_cluster_are_the_same_here(tmp_path: Path, cluster: Any) -
     write(tmp_path / "in")
     work = Packing(find_shards(tmp_path / "in"), "fast", exact=False, skip=(), max_memory=None)
     os.utime(tmp_path / "in" / "model-00001-of-00003.safetensors", ns=(1, 1))
-    with work.journal(None) as journal, pytest.raises(UnfitError, match="expected the file to stay as it is"):
+    with work.journal(None) as journal, pytest.raises(UnfitError, match="expected the file to stay unchanged"):
         work.run(RayEngine(None), journal, lambda _: None)

@@ -152,7 +152,7 @@ def test_a_truncated_download(tmp_path: Path) -> None:
             ("saved_model.pb", "variables.index"),
             "found a TensorFlow SavedModel: convert it to TensorFlow Lite or ONNX$",
         ),
-        (("Manifest.json", "model.bin"), "found a Core ML package: give the model that it was made of$"),
+        (("Manifest.json", "model.bin"), "found a Core ML package: give the model that it was made from$"),
         ((".metadata", "__0_0.distcp"), "found a distributed checkpoint of PyTorch: .*dcp_to_torch_save$"),
         (("config.json", "pytorch_model.bin"), r"found pytorch_model\.bin: give the file$"),
         (("a.BIN", "b.dcf", "c.txt"), r"found a\.BIN and 1 more: give the file$"),
@@ -187,13 +187,17 @@ def test_directories_that_are_none(tmp_path: Path) -> None:
         find_shards(tmp_path)
 
 
-def test_another_total_size_is_noted(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stated", "shown"), [(1234, "1,234"), ("12 GB", "'12 GB'"), (["x" * 99], "['xxx"), (-1, "-1")]
+)
+def test_another_total_size_is_noted(tmp_path: Path, stated: object, shown: str) -> None:
     write(tmp_path)
     assert size_note(find_shards(tmp_path)) is None
     index = json.loads((tmp_path / INDEX).read_text())
-    index["metadata"]["total_size"] += 1
+    index["metadata"]["total_size"] = stated
     (tmp_path / INDEX).write_text(json.dumps(index))
-    assert "the index states" in str(size_note(find_shards(tmp_path)))
+    found = size_note(find_shards(tmp_path))
+    assert found is not None and found.startswith(f"the index states {shown}") and len(found) < 130
 
 
 def test_the_memory_of_indexes_and_headers_is_counted(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How the tests import models, run them, and compare them with LiteRT where it is installed."""
+"""Helpers that import models, run them, and compare them with LiteRT where it is installed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def checked(data: bytes, **options: Any) -> TfliteImport:
 
 
 def in_this_process(path: str, data: bytes, inputs: Sequence[Array], other_kernels: bool = False) -> list[Array]:
-    """Run LiteRT without the second that a process of its own takes."""
+    """Run LiteRT in this process, which saves the second that a new one takes."""
     return litert_worker.outputs(data, inputs, other_kernels)
 
 

@@ -1,4 +1,4 @@
-"""Damaged and hostile files are refused in a line that names the file and the part; nothing crashes or takes long."""
+"""Damaged and hostile files are refused in a line that names the file and the part; no case crashes or is slow."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_a_cycle_and_a_missing_tensor() -> None:
 def test_dimensions_that_are_open() -> None:
     tensors = [Tensor((1, 1, 3), signature=(-1, -1, 3), name="x"), Tensor((1, 1, 3))]
     data = model(tensors, [Operator("ABS", [0], [1])], [0], [1])
-    refuse(data, "input 'x': expected fixed sizes but for the batch (or --dim x.1=SIZE), found shape (-1, -1, 3)")
+    refuse(data, "input 'x': expected fixed sizes except for the batch (or --dim x.1=SIZE), found shape (-1, -1, 3)")
     found = read_tflite(data, dims={"x.1": 5}).graph
     assert found is not None
     assert found.inputs[0].shape == (5, 3)

@@ -1,4 +1,4 @@
-"""Quantised networks compute with the numbers that integers stand for, and round where the file does."""
+"""Quantised networks compute with the numbers that integers represent, and round where the file does."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def quantized(shape: Sequence[int], how: tuple[float, int], dtype: str = "int8",
 
 
 def same(found: Any, wanted: Array) -> None:
-    """Assert that integers are the same, but for a few sums in the middle of two."""
+    """Assert that integers are the same, except for a few sums in the middle of two."""
     assert found.dtype == wanted.dtype
     apart = np.abs(found.astype(int) - wanted.astype(int))
     assert apart.max() <= 1

@@ -1,4 +1,4 @@
-"""Operators that move elements, and what they need of shapes that are computed in the file."""
+"""Operators that move elements, and the shapes for them that are computed in the file."""
 
 from __future__ import annotations
 

@@ -14,18 +14,18 @@ from dcformat_interop.tflite_import.schema import DTYPES, IDENTIFIER, OPERATORS,
 Array = npt.NDArray[Any]
 
 
-#: The first version of operators that LiteRT knows since a later one.
+#: The first version of each operator that LiteRT has known only since a later version.
 _VERSIONS = {"BROADCAST_TO": 2}
 
 
 class Number(NamedTuple):
-    """A number in a table; `form` is its format as `struct` has it."""
+    """A number in a table; `form` is its format in the notation of `struct`."""
 
     form: str
     value: float
 
 
-#: What a field of a table may be: a number, a string, a vector of numbers, a table, or a vector of tables; None is a
+#: The values of a field of a table: a number, a string, a vector of numbers, a table, or a vector of tables; None is a
 #: field that the table knows and leaves out.
 Entry = Any
 Fields = Mapping[int, Entry]

@@ -1,4 +1,4 @@
-"""``.pt2`` archives: what they hold is read and checked, and nothing in them runs code."""
+"""``.pt2`` archives: their contents are read and checked, and no code in them runs."""
 
 from __future__ import annotations
 

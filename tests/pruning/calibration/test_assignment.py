@@ -1,4 +1,4 @@
-"""The choice of codes: the error, the bits, and what both give together."""
+"""The choice of codes: the error, the bits, and the sum of both."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _REDUCTIONS = {
     "argmin": "ArgMin",
 }  # fmt: skip
 
-#: The integers that QuantizeLinear makes of every number in range.
+#: The integers to which QuantizeLinear converts every number in range.
 _QUANTIZED = {(-128, 127): np.int8, (0, 255): np.uint8}
 
 
@@ -57,7 +57,7 @@ def where(writer: GraphWriter, node: Where, operands: Sequence[OnnxValue], out: 
 
 
 def quantize(writer: GraphWriter, node: Quantize, operands: Sequence[OnnxValue], out: Shape) -> str:
-    """Write QuantizeLinear and DequantizeLinear if the range is that of all int8 or uint8, else the same steps."""
+    """Write QuantizeLinear and DequantizeLinear if the range is all of int8 or uint8, else the same steps."""
     x, scale = operands[0].name, writer.constant(np.float32(node.scale))
     dtype = _QUANTIZED.get((node.low, node.high))
     if dtype is not None:

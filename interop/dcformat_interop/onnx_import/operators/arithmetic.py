@@ -105,7 +105,7 @@ def _mod(call: OnnxCall) -> Value:
     if call.whole and not call.attr("fmod", 0):
         return b.binary("sub", x, b.binary("mul", y, b.unary("floor", quotient), name), name)
     whole = truncated(b, quotient)
-    # An infinite divisor leaves a number as it is.
+    # An infinite divisor leaves a number unchanged.
     rest = b.where(whole, b.binary("sub", x, b.binary("mul", y, whole, name), name), x, name)
     if call.attr("fmod", 0):
         return rest

@@ -17,7 +17,7 @@ from dcformat_interop.onnx_import.items import OnnxCall, OnnxItem, lowers
 Array = npt.NDArray[Any]
 
 
-#: Most positions whose products are computed one by one.
+#: Maximum number of positions whose products are computed one by one.
 _MAX_PRODUCTS = 256
 
 
@@ -114,7 +114,7 @@ def _chosen(call: OnnxCall, data: Value, found: Value) -> Value:
 
 
 def _evaluate(call: OnnxCall, *arrays: Array) -> Array:
-    """Return what an operator does with places instead of elements."""
+    """Return the result of an operator on places instead of elements."""
     from onnx import helper
 
     names = [f"x{number}" for number in range(len(arrays))]

@@ -166,7 +166,7 @@ def _conv_integer(call: OnnxCall) -> OnnxItem:
 
 
 def _centered(call: OnnxCall, number: int, zero_point: int, axis: int) -> OnnxItem:
-    """Return an input less its zero point."""
+    """Return an input minus its zero point."""
     item = call.item(number)
     if not call.has(zero_point):
         return item

@@ -8,7 +8,7 @@ from dcformat_interop.graph_builder import Value
 from dcformat_interop.lowering.unsupported import Unsupported
 from dcformat_interop.onnx_import.items import OnnxCall, OnnxItem, lowers
 
-#: Most elements that are chosen by repeated maxima.
+#: Maximum number of elements that are chosen by repeated maxima.
 _MAX_K = 32
 
 

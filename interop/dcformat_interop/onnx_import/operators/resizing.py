@@ -1,4 +1,4 @@
-"""Resize and Upsample: what `dcformat.graph` cannot interpolate becomes products with small sparse matrices."""
+"""Resize and Upsample: interpolations that `dcformat.graph` lacks become products with small sparse matrices."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _by_matrix(call: OnnxCall, value: Value, axis: int, scaling: _Scaling) -> Va
 
 
 def _matrix(call: OnnxCall, axis: int, size: int, scaling: _Scaling) -> Array:
-    """Return what becomes of a vector of zeros, and then of each unit vector."""
+    """Return the results for a vector of zeros and for each unit vector."""
     from onnx import helper
 
     rank, kept = call.rank, ("antialias", "cubic_coeff_a", "exclude_outside", "extrapolation_value")

@@ -144,7 +144,7 @@ def _conv_transpose(call: OnnxCall) -> Value:
 def _transposed_padding(
     call: OnnxCall, x: Value, full: Sequence[int], strides: Sequence[int]
 ) -> tuple[list[int], list[int]]:
-    """Return how many positions are cut off before and after each dimension of all products, which `full` counts."""
+    """Return how many of the `full` positions of all products are cut off before and after each dimension."""
     count, wanted = len(full), call.attr("output_shape")
     auto = call.attr("auto_pad", "NOTSET")
     if wanted is None and auto in ("NOTSET", "VALID"):

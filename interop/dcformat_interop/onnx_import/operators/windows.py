@@ -16,7 +16,7 @@ from dcformat_interop.onnx_import.operators.weighted import per_dimension, spati
 
 Array = npt.NDArray[Any]
 
-#: Most positions of a kernel for which a pool becomes slices.
+#: Maximum number of positions of a kernel for which a pool becomes slices.
 _MAX_SLICES = 256
 
 

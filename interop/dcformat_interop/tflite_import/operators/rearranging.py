@@ -1,4 +1,4 @@
-"""Operators that put elements in other places. Most of them only change the order in which dimensions are known."""
+"""Operators that move elements. Most of them only change the recorded order of dimensions."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def _batch_to_space(call: TfliteCall) -> TfliteResult:
 
 
 def _blocks_and_edges(call: TfliteCall) -> tuple[list[int], Array]:
-    """Return the sizes of blocks, and what is added or cut off before and behind each dimension."""
+    """Return the sizes of blocks, and the numbers added or cut off before and after each dimension."""
     block, edges = call.ints(1, "a block"), np.array(call.ints(2, "edges"), np.int64)
     if not 1 <= len(block) < call.rank or min(block) < 1 or edges.size != 2 * len(block) or edges.min() < 0:
         found = f"{block} and {edges.tolist()} for {call.rank} dimensions"

@@ -48,7 +48,7 @@ def _transposed_convolution(call: TfliteCall) -> TfliteItem:
     size, kernel = wanted[1:3], weight.shape[1:3]
     before, behind = padding(call, size, kernel, stride)
     extra = tuple(size[i] - ((x.shape[2 + i] - 1) * stride[i] + kernel[i] - before[i] - behind[i]) for i in range(2))
-    if call.options["padding"] != SAME and min(extra) < 0:  # what reaches beyond the result is cut off
+    if call.options["padding"] != SAME and min(extra) < 0:  # products beyond the result are cut off
         behind = tuple(end + max(-more, 0) for end, more in zip(behind, extra, strict=True))
         extra = tuple(max(more, 0) for more in extra)
     made = call.emit(
@@ -80,7 +80,7 @@ def _fully_connected(call: TfliteCall) -> Value:
 
 
 def _unsettled(call: TfliteCall) -> TfliteItem:
-    """Return the first input as a value that is perhaps still to be reshaped."""
+    """Return the first input as a value that may have to be reshaped later."""
     item = call.item()
     return item if item.array is None else call.view()
 

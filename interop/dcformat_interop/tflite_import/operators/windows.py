@@ -26,7 +26,7 @@ def padding(
     stride: Sequence[int],
     dilation: Sequence[int] = (1, 1),
 ) -> tuple[Shape, Shape]:
-    """Return the padding before and behind the last dimensions: with SAME, a result for each step of the stride."""
+    """Return the padding before and after the last dimensions: with SAME, a result for each step of the stride."""
     kind = call.options["padding"]
     if kind not in (SAME, VALID):
         raise ValueError(f"padding: expected {SAME} or {VALID}, found {kind}")

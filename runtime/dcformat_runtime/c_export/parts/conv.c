@@ -45,7 +45,7 @@ static index_t read_row(const conv_t *c, reader_t *r, uint32_t start)
     return count;
 }
 
-/* The bias less what the entries make of the value that stands for 0. */
+/* The bias minus the sum of the weights times the value that stands for 0. */
 static sum_t inner_bias(const conv_t *c, sum_t bias, index_t count)
 {
 #if FLOATS
@@ -85,7 +85,7 @@ static uint8_t is_inside(int16_t at, uint8_t kernel, uint8_t dilation, uint16_t 
 }
 #endif
 
-/* The sums for the window that begins at (y, x) of the input and for the next one, which may be computed in vain. */
+/* The sums for the window that begins at (y, x) of the input and for the next one, which may be unused. */
 static void two_sums(const conv_t *c, const value_t *in, index_t count, int16_t y, int16_t x, const first_t *first,
                      uint8_t two, sum_t *sums)
 {
@@ -111,7 +111,7 @@ static void two_sums(const conv_t *c, const value_t *in, index_t count, int16_t 
     sums[1] = other;
 }
 
-/* Results are computed two at a time: those of neighbours, or what a pool takes the greatest of. */
+/* Results are computed two at a time: those of neighbours, or those of a pool window. */
 static void conv(const conv_t *c, const value_t *in, value_t *out)
 {
     reader_t weight, bias;

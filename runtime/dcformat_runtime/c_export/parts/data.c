@@ -27,14 +27,14 @@ int model_check(void)
     return (crc ^ 0xFFFFFFFFu) == data_number(MODEL_DATA_SIZE - 4, 4);
 }
 
-/* How a tensor lies in model_data. */
+/* The layout of a tensor in model_data. */
 typedef struct {
     uint32_t elements; /* of the dense tensor */
     offset_t entries;  /* elements that are stored */
     offset_t stream;   /* where the positions and codes of the entries begin and end */
     offset_t end;
     offset_t values;   /* the codebook, or a value for each entry */
-    uint16_t codes;    /* size of the codebook; 0: each entry has a value of its own */
+    uint16_t codes;    /* size of the codebook; 0: each entry has its own value */
     uint8_t negatives; /* codes below this one stand for negative values */
     uint8_t width;     /* bytes of a value; 0: a value is its code minus `negatives` */
     uint8_t shift;     /* values are multiples of 2^shift */

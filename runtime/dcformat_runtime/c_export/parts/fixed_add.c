@@ -1,5 +1,5 @@
 
-/* A sum of two values: each less its zero and times a multiplier / 2^shift. */
+/* A sum of two values, each minus its zero, times a multiplier / 2^shift. */
 typedef struct {
     int16_t zero[2], multiplier[2];
     uint8_t shift;

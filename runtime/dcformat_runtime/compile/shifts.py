@@ -1,0 +1,161 @@
+"""Lays out sparse 3 x 3 convolutions of one image that shift sums instead of copying their input.
+
+The products of a kernel column are summed at the places of the operands, where loads are aligned and lines need no
+padding. Then the sums move by one position. The lines above and below an image are zeros between its channels.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import gcd
+from typing import NamedTuple
+
+import numpy as np
+
+from dcformat.graph import Conv, Shape
+from dcformat_runtime.compile.arena import Planes
+from dcformat_runtime.compile.choices import conv_product, is_depthwise, matrix_of
+from dcformat_runtime.compile.constants import Room, ShiftedPlace
+from dcformat_runtime.compile.tables import EntryTable, Window
+from dcformat_runtime.compile.tiling import RUNS
+from dcformat_runtime.cpu import Vectors
+from dcformat_runtime.kernels.simd_widths import BLOCK, MASK, WIDTHS
+from dcformat_runtime.network import Layer, Network
+from dcformat_runtime.weight_matrices import Floats, Sparse
+
+#: The number of columns of a kernel.
+_COLUMNS = 3
+#: Estimated nanoseconds of the end of a sparse row and of each block of sums there, which is shifted and may be stored
+#: and resumed; and of an entry.
+_ROW_NS, _SUM_NS, _ENTRY_NS = 2.0, 0.9, 0.27
+#: The bytes that several rows read, and the estimated nanoseconds of a block of 16 multiply-adds.
+_BLOCK_NS = tuple(1024 * kib for kib in (24, 40, 80, 144, 1024, 4096)), (0.16, 0.2, 0.26, 0.31, 0.36, 0.69)
+
+
+def image_planes(network: Network, exact: bool, vectors: Vectors) -> Planes:
+    """Return how the values of one image lie: those that a shifted convolution may read have lines of zeros."""
+    shapes = {layer.inputs[0]: layer.in_shapes[0] for layer in network.layers if is_shifted(layer, exact, vectors)}
+    lined = frozenset((height, width) for _, height, width in shapes.values())
+    return Planes(True, lined, {value: len(_phases(shape[2])) for value, shape in shapes.items()})
+
+
+def is_shifted(layer: Layer, exact: bool, vectors: Vectors) -> bool:
+    """Return whether a convolution of one image shifts its sums, which are then not in the order of exact sums."""
+    node = layer.node
+    if exact or not isinstance(node, Conv) or not layer.inputs[0]:
+        return False
+    plain = node.stride == node.dilation == node.padding == (1, 1) and matrix_of(layer).shape[2:] == (3, 3)
+    if not plain or is_depthwise(layer) or conv_product(layer, True, exact, vectors) != "rows":
+        return False
+    _, height, width = layer.in_shapes[0]
+    granule, widths = _granule(width), _widths(vectors.max_blocks)
+    rest = -(-height * width // BLOCK) % granule
+    return height * width > 1 and granule in widths and (not rest or rest in widths)
+
+
+def _phases(width: int) -> list[int]:
+    """Return by how much the lines before and after a block are out of step with blocks, if they are.
+
+    A copy of the value that begins so much later brings them into step, so that no load crosses cache lines.
+    """
+    return sorted({-width % BLOCK, width % BLOCK} - {0})
+
+
+class ShiftCopy(NamedTuple):
+    """A copy of a value that begins `phase` floats later, and lies `distance` floats after it."""
+
+    phase: int
+    distance: int
+
+
+def shift_copies(shape: Shape, planes: Planes) -> list[ShiftCopy]:
+    """Return the copies of a value of this shape that a convolution reads."""
+    apart = planes.lead(shape) + planes.size(shape)
+    return [ShiftCopy(phase, k * apart) for k, phase in enumerate(_phases(shape[2]), 1)]
+
+
+def shifted_window(layer: Layer, planes: Planes) -> Window:
+    """Return how a convolution reads its input, beginning with the zeros before it."""
+    shape = layer.in_shapes[0]
+    _, height, width = shape
+    distances = {0: 0, **dict(shift_copies(shape, planes))}
+    shifts = (-width, 0, width)
+    lines = tuple(planes.lead(shape) + shift // BLOCK * BLOCK + distances[shift % BLOCK] for shift in shifts)
+    return Window(range(0), 1, 1, 0, (1, 1, height, width), False, planes.step(shape), 0, width, lines=lines)
+
+
+def _granule(width: int) -> int:
+    """Return the least number of blocks that hold whole lines."""
+    return width // gcd(width, BLOCK)
+
+
+def _widths(max_blocks: int) -> list[int]:
+    most = max(WIDTHS) if max_blocks >= 12 else max_blocks
+    return [width for width in WIDTHS if width <= most]
+
+
+class _Tiling(NamedTuple):
+    """The most blocks in a tile, and the number of runs of channels."""
+
+    max_blocks: int
+    runs: int
+
+
+@lru_cache(256)
+def _tiling(matrix: Shape, entries: int, source: Shape, max_blocks: int) -> _Tiling:
+    """Return the fastest tiling for `entries` entries; large tiles have fewer ends of rows, and read more at a time."""
+    channels, height, width = source
+    blocks = -(-height * width // BLOCK)
+    k, runs = np.meshgrid(_fitting(width, max_blocks), [n for n in RUNS if n <= channels])
+    pieces = -(-blocks // k)
+    each = -(-blocks // pieces)
+    size = 4 * channels / runs * (BLOCK * each + 2 * width)
+    ends = matrix[0] * runs * (_ROW_NS + each * _SUM_NS)
+    best = (pieces * (ends + entries * (_ENTRY_NS + each * np.interp(size, *_BLOCK_NS)))).argmin()
+    return _Tiling(int(k.flat[best]), int(runs.flat[best]))
+
+
+def _fitting(width: int, max_blocks: int) -> list[int]:
+    """Return the numbers of blocks that hold whole lines."""
+    return [k for k in _widths(max_blocks) if k % _granule(width) == 0]
+
+
+def _next_tiles(most: int, fitting: list[int]) -> list[int]:
+    """Return the blocks of the next tile if 0 to `most` blocks are left; only the last may end within a line."""
+    return [k if k in WIDTHS else max((fit for fit in fitting if fit <= k), default=0) for k in range(most + 1)]
+
+
+def place_shifted(room: Room, layer: Layer, max_blocks: int) -> ShiftedPlace:
+    """Make room for the tables of a convolution."""
+    matrix, skip = matrix_of(layer), room.skip
+    width = layer.in_shapes[0][2]
+    most, runs = _tiling(matrix.shape, matrix.nnz, layer.in_shapes[0], max_blocks)
+    indptr, order = skip(_COLUMNS * (runs * matrix.rows + 1)), skip(matrix.rows)
+    indices, values, bias = skip(matrix.nnz), skip(matrix.nnz), skip(matrix.rows)
+    place = ShiftedPlace(
+        matrix.rows, matrix.nnz, runs, indptr, order, indices, values, bias, most, skip(most + 1), skip(2 * MASK)
+    )  # fmt: skip
+    room.fill(place.tiles, np.array(_next_tiles(most, _fitting(width, max_blocks)), np.int64))
+    column = np.arange(MASK) % width
+    kept = np.concatenate([column > 0, column < width - 1])
+    room.fill(place.masks, np.where(kept, np.int32(-1), np.int32(0)))
+    return place
+
+
+def write_shifted(out: Floats, place: ShiftedPlace, weight: Sparse, bias: Floats, table: EntryTable) -> None:
+    """Lay out the rows for each column of the kernel."""
+    from dcformat_runtime.kernels import row_layout
+
+    words, rows, starts, done = out.view(np.int32), weight.rows, place.runs * weight.rows + 1, 0
+    ranks = np.empty(int(np.diff(weight.indptr).max(initial=0)) + 2, np.int64)
+    for column in range(_COLUMNS):
+        indptr = words[place.indptr + column * starts :][:starts]
+        left = weight.nnz - done
+        row_layout.lay_out(
+            weight.indptr, table.keys, weight.values, bias,
+            np.where(table.columns % _COLUMNS == column, table.places, -1).astype(np.int32), table.bounds, ranks,
+            words[place.order :][:rows], indptr, words[place.indices + done :][:left],
+            out[place.values + done :][:left], out[place.bias :][:rows],
+        )  # fmt: skip
+        indptr += done
+        done = int(indptr[-1])
