@@ -70,7 +70,7 @@ class Home(NamedTuple):
 
 
 class Planes(NamedTuple):
-    """How far the channels of a value lie apart, for one image (`flat`) or with each image in a lane.
+    """The distances between the channels of values, for one image (`flat`) or with each image in a lane.
 
     For one image, channels are filled up to whole cache lines. Those of the sizes ``(height, width)`` in `lined` have
     room for a line of zeros after them, and one before the first. The values that `copies` numbers have room for so
