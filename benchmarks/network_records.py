@@ -44,7 +44,8 @@ class Record:
         Share of the weights to keep.
     settings : Settings
     teacher : str or None
-        The dense network whose outputs are the targets; None for the network itself before it is pruned.
+        The dense network whose outputs are the targets, that of seed 0; None for the network itself before it is
+        pruned.
     """
 
     dense: int
@@ -133,7 +134,7 @@ def main() -> None:
     module = dense_network(name, data, seed, work)
     floats = 4 * sum(p.numel() for p in module.parameters())
     dense_test = None if test is None else measured(test, module)
-    teacher = None if record.teacher is None else dense_network(record.teacher, data, seed, work)
+    teacher = None if record.teacher is None else dense_network(record.teacher, data, 0, work)
     made = compress(
         module,
         train=Loader(data.train, name),

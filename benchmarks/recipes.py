@@ -2,8 +2,9 @@
 
     python benchmarks/recipes.py --out docs/results        # hours for `record`, minutes for the others
 
-Each network is trained by `dcformat_pruning.compress`, written, loaded by the runtime and run on all test images; its
-predictions must equal PyTorch's, and its logits must be within 1e-4 of PyTorch's. Each run is timed in its own process.
+Each network is trained by `dcformat_pruning.compress_architecture`, written, loaded by the runtime and run on all test
+images; its predictions must equal PyTorch's, and its logits must be within 1e-4 of PyTorch's. Each run is timed in its
+own process.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def one(
     import dcformat_runtime
     import numpy as np
     import torch
-    from dcformat_pruning import compress
+    from dcformat_pruning import compress_architecture
     from dcformat_pruning.data import PREPROCESSING
 
     import dcformat
@@ -51,7 +52,7 @@ def one(
     assert PREPROCESSING.mean == (0.0,) and PREPROCESSING.std == (1.0,)
     torch.set_num_threads(threads)
     started = time.perf_counter()
-    result = compress(architecture, recipe, seed=seed, device="cpu", data=data, resume_dir=stages)
+    result = compress_architecture(architecture, recipe, seed=seed, device="cpu", data=data, resume_dir=stages)
     seconds = max(time.perf_counter() - started, sum(s.seconds for s in result.stages))
     # The command does the same: `classic` is the paper as published, with its relative index.
     dcformat.save(result.model, path, mode=result.mode, relative_index="filler" if recipe == "classic" else "escape")

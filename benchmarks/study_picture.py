@@ -32,7 +32,8 @@ def main() -> None:
     from dcformat_pruning.study.network_report import plot_networks
 
     plot(rows_of("study-criteria", ComparisonRow), ROOT / "docs" / "study-criteria.png")
-    plot_networks(rows_of("study-networks", NetworkRow), ROOT / "docs" / "study-networks.png")
+    for name in ("study-networks", "study-fashion"):
+        plot_networks(rows_of(name, NetworkRow), ROOT / "docs" / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def record(cls: Any = None, /, *, eq: bool = True) -> Any:
 
 def replace(original: R, /, **changes: Any) -> R:
     """Return a copy of a record with some fields changed."""
-    values = [changes.pop(name) if name in changes else getattr(original, name) for name in _fields(original)]
+    values = [changes.pop(name) if name in changes else getattr(original, name) for name in fields(original)]
     return type(original)(*values, **changes)
 
 
@@ -80,12 +80,13 @@ def _make(cls: type, eq: bool) -> type:
     return made
 
 
-def _fields(instance: object) -> tuple[str, ...]:
+def fields(instance: object) -> tuple[str, ...]:
+    """Return the names of a record's fields, in the order of its constructor."""
     return cast(tuple[str, ...], type(instance).__match_args__)  # type: ignore[attr-defined]
 
 
 def _values(instance: object) -> tuple[Any, ...]:
-    return tuple(getattr(instance, name) for name in _fields(instance))
+    return tuple(getattr(instance, name) for name in fields(instance))
 
 
 def _init(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -99,7 +100,7 @@ def _init(self: Any, *args: Any, **kwargs: Any) -> None:
 
 def _init_rest(self: Any, given: int, kwargs: dict[str, Any]) -> None:
     """Set the fields after the `given` first ones, by name or to their defaults."""
-    names, kind = _fields(self), type(self)
+    names, kind = fields(self), type(self)
     if given > len(names):
         raise TypeError(f"{kind.__name__}: expected at most {len(names)} values, found {given}")
     defaults = kind.__record_defaults__
@@ -125,7 +126,7 @@ def _reduce(self: Any) -> tuple[Any, ...]:
 
 
 def _repr(self: Any) -> str:
-    inner = ", ".join(f"{name}={_shown(getattr(self, name))}" for name in _fields(self))
+    inner = ", ".join(f"{name}={_shown(getattr(self, name))}" for name in fields(self))
     return f"{type(self).__qualname__}({inner})"
 
 

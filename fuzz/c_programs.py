@@ -2,7 +2,8 @@
 
 Updates may bring a damaged file, so a program must be bounded for any bytes of weights. Each program is compiled with
 AddressSanitizer and UndefinedBehaviorSanitizer, and libFuzzer (Debian's clang) changes its weights. A finding stops the
-run with a report; the input stays in the folder.
+run with a report; the input stays in the folder. With ``--model FILE``, which may be repeated, programs of these files
+are fuzzed instead; large networks take a tenth of a second for a run, so ``--seconds`` bounds the time of each program.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dcformat_runtime.c_export.exporting import Exported, Form, NumberFormat
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / folder) for folder in ("", "runtime", "cli", "pruning", "interop")]
@@ -49,14 +54,18 @@ def main() -> int:
     """Build all programs and fuzz each of them; return the exit code."""
     parser = argparse.ArgumentParser(description="Fuzz the decoders of exported C.")
     parser.add_argument("--runs", type=int, default=100_000, help="executions of each program [100000]")
+    parser.add_argument("--seconds", type=int, default=0, help="the most time for each program [0: no bound]")
+    parser.add_argument("--model", type=Path, action="append", default=[], help="fuzz the programs of this .dcf file")
     parser.add_argument("--out", type=Path, default=ROOT / "fuzz" / "work" / "c", help="where programs and findings go")
     parser.add_argument("--only", default="", help="a regular expression for names of programs")
     options = parser.parse_args()
     total = 0
-    for name, folder in _programs(options.out, options.only):
+    programs = _of_files(options.model) if options.model else _of_examples()
+    for name, folder in _built(options.out, [row for row in programs if re.search(options.only, row[0])]):
         # libFuzzer's timeout is in seconds of the clock, and a busy machine may let a fuzzer wait for many.
         done = subprocess.run(
-            ["./fuzzer", f"-runs={options.runs}", "-timeout=60", "-rss_limit_mb=512", "-print_final_stats=1", "corpus"],
+            ["./dcformat-fuzzer", f"-runs={options.runs}", f"-max_total_time={options.seconds}", "-timeout=600",
+             "-rss_limit_mb=512", "-print_final_stats=1", "corpus"],
             cwd=folder, stderr=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
         found = re.search(r"stat::number_of_executed_units:\s+(\d+)", done.stderr)
@@ -70,10 +79,24 @@ def main() -> int:
     return 0
 
 
-def _programs(out: Path, only: str) -> list[tuple[str, Path]]:
+def _of_files(paths: list[Path]) -> list[tuple[str, Exported, str]]:
+    """Export the networks of files, with float32 and both forms in which weights stay coded."""
+    from dcformat_runtime.c_export import ExportOptions, export_c
+
+    import dcformat
+
+    forms: tuple[Form, ...] = ("fast", "small")
+    return [
+        (f"{path.stem}-float32-{form}", export_c(dcformat.load(path), ExportOptions("float32", form)), "float32")
+        for path in paths
+        for form in forms
+    ]
+
+
+def _of_examples() -> list[tuple[str, Exported, str]]:
+    """Export small networks in all forms."""
     import numpy as np
     from dcformat_runtime.c_export import ExportOptions, export_c
-    from dcformat_runtime.c_export.exporting import Form, NumberFormat
 
     from tests.runtime.example_networks import Net, lenet, mlp
     from tests.runtime.test_c_export import elementwise, one_line, quantised
@@ -89,10 +112,13 @@ def _programs(out: Path, only: str) -> list[tuple[str, Path]]:
             made.append((f"{name}-{numbers}-{form}", export_c(net.model(), ExportOptions(numbers, form), x), numbers))
         made.append((f"quantised-int8-{form}", export_c(quantised(), ExportOptions("int8", form)), "int8"))
     made.append(("elementwise-float32", export_c(elementwise().model()), "float32"))
+    return made
+
+
+def _built(out: Path, programs: list[tuple[str, Exported, str]]) -> list[tuple[str, Path]]:
+    """Compile programs; return their names and folders."""
     folders = []
-    for name, program, numbers in made:
-        if not re.search(only, name):
-            continue
+    for name, program, numbers in programs:
         folder = out / name
         (folder / "corpus").mkdir(parents=True, exist_ok=True)
         for file, text in program.files.items():
@@ -100,7 +126,16 @@ def _programs(out: Path, only: str) -> list[tuple[str, Path]]:
         (folder / "target.c").write_text(TARGET)
         (folder / "corpus" / "weights").write_bytes(program.data)
         high, low = EXTREMES[numbers]
-        command = ["clang", *FLAGS, f"-DINPUT_HIGH={high}", f"-DINPUT_LOW={low}", "-o", "fuzzer", "target.c", "-lm"]
+        command = [
+            "clang",
+            *FLAGS,
+            f"-DINPUT_HIGH={high}",
+            f"-DINPUT_LOW={low}",
+            "-o",
+            "dcformat-fuzzer",
+            "target.c",
+            "-lm",
+        ]
         subprocess.run(command, cwd=folder, check=True)
         folders.append((name, folder))
     return folders

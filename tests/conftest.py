@@ -14,7 +14,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Everything that is imported or collected lasts until the end, so searching it for garbage only takes time.
+gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """Keep what was imported and collected from being searched for garbage again and again while tests run."""
+    """Search for garbage while tests run, but not among the objects that were imported or collected."""
     gc.collect()
     gc.freeze()
+    gc.enable()

@@ -3,8 +3,8 @@
     python benchmarks/runtime/cold_start.py --out docs/results/cold-start.md
 
 Each runtime loads the same network from its own kind of file, prepared beforehand, and classifies one image. Processes
-alternate; files are in the page cache. Kernels are compiled first, unless --kernels names a folder that has them. Peak
-memory is VmHWM, which a new program resets.
+alternate; files are in the page cache. Kernels are compiled first, unless --kernels names a folder that has them; the
+network is prepared in a copy of that folder. Peak memory is VmHWM, which a new program resets.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -37,7 +38,13 @@ PROGRAMS = {
 import dcformat_runtime
 session = dcformat_runtime.load(sys.argv[1], threads=1)
 y = session(x).argmax()
-assert session.backend == "numba" and "numba" not in sys.modules
+assert session.backend == "numba" and "numba" not in sys.modules and "dcformat.reader" in sys.modules
+""",
+    "dcformat, prepared": """
+import dcformat_runtime
+session = dcformat_runtime.load(sys.argv[1], threads=1)
+y = session(x).argmax()
+assert session.backend == "numba" and "dcformat.reader" not in sys.modules
 """,
     "dcformat, first run: nothing saved": """
 import dcformat_runtime
@@ -133,18 +140,29 @@ def once(name: str, file: str, shape: str, cache: Path) -> tuple[float, float, s
     return seconds, int(peak) / 1024, prediction
 
 
+def warmup(cache: Path, *files: str) -> None:
+    """Compile the kernels into a folder, or prepare files there."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(ROOTS), "DCFORMAT_CACHE_DIR": str(cache)}
+    command = [sys.executable, "-c", "from dcformat_cli.main import main; main()", "warmup", *files]
+    subprocess.run(command, env=env, check=True)
+
+
 def measure(network: str, rounds: int, kernels: Path) -> dict[str, Any]:
     """Return, for each runtime, the medians of seconds and MiB, or the reason why there are none."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files, shape = prepare(network, folder)
+        prepared = folder / "prepared"
+        shutil.copytree(kernels, prepared)
+        warmup(prepared, files["dcformat"])
         found: dict[str, list[tuple[float, float, str]]] = {name: [] for name in files}
         failed: dict[str, Any] = {}
         for number in range(rounds + 1):
             for runtime in files:
                 if runtime in failed:
                     continue
-                cache = kernels if "nothing saved" not in runtime else folder / f"empty{number}"
+                caches = {"prepared": prepared, "nothing saved": folder / f"empty{number}"}
+                cache = next((cache for name, cache in caches.items() if runtime.endswith(name)), kernels)
                 try:
                     result = once(runtime, files[runtime], shape, cache)
                 except RuntimeError as error:
@@ -185,8 +203,7 @@ def main() -> None:
     figures = {}
     temporary = tempfile.TemporaryDirectory()
     kernels = options.kernels or Path(temporary.name)
-    warm = {**os.environ, "PYTHONPATH": os.pathsep.join(ROOTS), "DCFORMAT_CACHE_DIR": str(kernels)}
-    subprocess.run([sys.executable, "-c", "from dcformat_cli.main import main; main()", "warmup"], env=warm, check=True)
+    warmup(kernels)
     for network in options.network or ("lenet-300-100/han", "lenet-5/han"):
         found = figures[network] = measure(network, options.rounds, kernels)
         base = found["import numpy alone"]["seconds"]

@@ -25,10 +25,11 @@ from llvmlite import binding as llvm
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), *(str(HERE.parents[1] / folder) for folder in ("runtime", "", "benchmarks"))]
 
-from dcformat_runtime.compile.constants import aligned_zeros  # noqa: E402
-from dcformat_runtime.engine import KernelEngine, walk  # noqa: E402
+from dcformat_runtime.engine import walk  # noqa: E402
 from dcformat_runtime.kernels import interpreter  # noqa: E402
 from dcformat_runtime.network import Layer, Network, lower  # noqa: E402
+from dcformat_runtime.network_engine import KernelEngine  # noqa: E402
+from dcformat_runtime.program_record import aligned_zeros  # noqa: E402
 from machine import describe  # noqa: E402
 from networks import inputs, load  # noqa: E402
 

@@ -38,7 +38,7 @@ VERBS = {
     "diff": "compare two files: tensors, networks and outputs",
     "run": "run a file on a data set or on an array",
     "bench": "time a file on this runtime and on other installed ones",
-    "warmup": "compile the kernels now, so that the first run is fast",
+    "warmup": "compile the kernels, or prepare networks, so that runs start fast",
     "sweep": "map the sizes and accuracies of a grid of pruned networks",
     "study": "compare pruning criteria, or rank layers by sensitivity",
 }

@@ -173,7 +173,7 @@ def _decode(words, stored, slots, classes, states, out):  # type: ignore[no-unty
             # Where a word is needed, all bits of `low` are 1: a branch would often be mispredicted.
             low = (state - LEAST) >> 63
             states[lane] = state << (low & 16) | np.int64(words[at]) & low
-            at -= np.uint64(low)
+            at += np.uint64(-low)
     for lane in range(lanes):
         if states[lane] != LEAST:
             return False

@@ -57,19 +57,19 @@ class Head(NamedTuple):
         return {ALONE: 0, BY_AXIS: self.lines}.get(self.context, SYMBOLS)
 
 
-#: The head of a plane that is stored as it is.
+#: The head of a plane that is stored unchanged.
 _RAW_HEAD = Head(RAW)
 
 
 class ValueBlock(NamedTuple):
-    """A value block whose heads have been read; they say how much work and memory the rest takes.
+    """A value block whose heads have been read; they show how much work and memory the rest takes.
 
     Attributes
     ----------
     data : uint8 array
         All bytes of the block.
     number : int
-        Number of values; a block of none has no heads.
+        Number of values; an empty block has no heads.
     dtype : str
     heads : list of Head
     start : int

@@ -20,22 +20,46 @@ them; the folder `compiler` makes them, and is imported only if something must b
 
 from __future__ import annotations
 
-from dcformat.jit.helpers import device, intrinsic, shared
-from dcformat.jit.observer import Observer, observe
-from dcformat.jit.registry import (
-    PATIENCE,
-    SHARE,
-    UNSAVED_PATIENCE,
-    Kernel,
-    KernelMissingError,
-    kernel,
-    kernels,
-    lacks_compiler,
-    warm,
-)
-from dcformat.jit.settings import can_compile
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dcformat.jit.helpers import device, intrinsic, shared
+    from dcformat.jit.observer import Observer, observe
+    from dcformat.jit.registry import (
+        PATIENCE,
+        SHARE,
+        UNSAVED_PATIENCE,
+        Kernel,
+        KernelMissingError,
+        kernel,
+        kernels,
+        lacks_compiler,
+        warm,
+    )
+    from dcformat.jit.settings import can_compile
 
 __all__ = [
     "PATIENCE", "SHARE", "UNSAVED_PATIENCE", "Kernel", "KernelMissingError", "Observer",
     "can_compile", "device", "intrinsic", "kernel", "kernels", "lacks_compiler", "observe", "shared", "warm",
 ]  # fmt: skip
+
+_HOMES = {
+    "device": "helpers", "intrinsic": "helpers", "shared": "helpers", "Observer": "observer", "observe": "observer",
+    "can_compile": "settings",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name on first use: a process that runs a prepared network loads machine code without the registry."""
+    if name in __all__:
+        from importlib import import_module
+
+        value = getattr(import_module(f"dcformat.jit.{_HOMES.get(name, 'registry')}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List all names, also before they are imported."""
+    return sorted({*globals(), *__all__} - {"Any", "TYPE_CHECKING", "annotations"})

@@ -10,7 +10,6 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from dcformat.jit import cpuinfo
-from dcformat.jit.arguments import conform
 from dcformat.jit.observer import can_save, log, observer, tell_missing, tell_unsaved
 from dcformat.jit.settings import cache, can_compile, forgo_compiler, import_compiler, mode
 from dcformat.jit.signature import parse
@@ -301,6 +300,8 @@ class _Refusal:
         self.function: Callable[..., Any] | None = None
 
     def __call__(self, *args: Any) -> Any:
+        from dcformat.jit.arguments import conform
+
         name = self.kernel.name
         better = conform(name, self.kernel.parsed, args)
         if self.function is None or all(a is b for a, b in zip(better, args, strict=True)):

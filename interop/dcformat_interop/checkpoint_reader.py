@@ -213,7 +213,7 @@ def no_tensors(path: str, left_out: Mapping[str, str]) -> UnfitError:
 
 
 def require_all(path: str, left_out: Mapping[str, str]) -> None:
-    """Raise `UnfitError` if anything is left out that nobody asked to leave out: an archive would lack it silently."""
+    """Raise `UnfitError` if entries would be left out without a request: an archive would lack them silently."""
     lost = {name: reason for name, reason in left_out.items() if reason != SKIPPED}
     if lost:
         ways = " ".join(f"--skip {shlex.quote(name)}" for name in islice(lost, _LISTED))

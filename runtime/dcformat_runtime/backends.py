@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import operator
 import sys
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from dcformat import jit
-from dcformat_runtime.network import Network
-from dcformat_runtime.weight_matrices import Floats
+if TYPE_CHECKING:
+    from dcformat_runtime.network import Network
+    from dcformat_runtime.weight_matrices import Floats
 
 Backend = Literal["auto", "numba", "numpy"]
 _BACKENDS = ("auto", "numba", "numpy")
@@ -77,7 +77,7 @@ def make_engine(network: Network, options: LoadOptions, threads: int) -> Engine:
         _log("backend numpy: %s", why)
         return NumpyEngine(network, options.deterministic)
     from dcformat_runtime import cpu
-    from dcformat_runtime.engine import KernelEngine
+    from dcformat_runtime.network_engine import KernelEngine
 
     engine = KernelEngine(network, threads, options.deterministic)
     _log("backend numba: %s; %s vectors, up to %d threads", why, cpu.level(), engine.threads)
@@ -88,6 +88,7 @@ def choose_backend(backend: str) -> tuple[str, str]:
     """Return the backend to use, and the reason."""
     if backend != "auto":
         return backend, "asked for"
+    from dcformat import jit
     from dcformat_runtime.kernels import interpreter
 
     if interpreter.run.ready():

@@ -49,6 +49,11 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
+def threads_in(left: int | None, each: int) -> int:
+    """Return how many threads with `each` bytes fit in `left` (None: no bound): from one to the number of cores."""
+    return cores() if left is None or not each else max(1, min(cores(), left // each))
+
+
 def prefers_half_vectors() -> bool:
     """Return whether half vectors are as fast as whole ones, in the sense of `Vectors.half_vectors`.
 

@@ -1,4 +1,4 @@
-"""The backend of compiled kernels: programs, arenas and threads around `interpreter.run`."""
+"""Runs programs: arenas and threads around `kernels.interpreter.run`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ from _thread import LockType, allocate_lock
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from time import perf_counter, sleep
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dcformat_runtime import cpu
-from dcformat_runtime.compile.constants import aligned_zeros
-from dcformat_runtime.compile.program import Program, TilePlan, build, runs_one_by_one
 from dcformat_runtime.kernels import control as words
-from dcformat_runtime.kernels import interpreter
-from dcformat_runtime.network import Network
-from dcformat_runtime.weight_matrices import Floats, Ints
+from dcformat_runtime.program_record import Program, TilePlan, aligned_zeros
 
 if TYPE_CHECKING:
+    from dcformat_runtime.weight_matrices import Floats, Ints
     from dcformat_runtime.worker_pool import WorkerPool
 
 #: Estimated nanoseconds until a worker of the pool begins.
@@ -50,18 +46,21 @@ class _Runner:
         self.idle.append(arena)
 
 
-class KernelEngine:
-    """Runs a network with compiled kernels. It makes one program for one image and one for many, on first use.
+class ProgramEngine:
+    """Runs the programs of a network, with one thread or several. It asks for each program on first use.
 
     Parameters
     ----------
-    network : Network
+    make : callable
+        Returns the program for one image if it is given True, and that for many if it is given False.
+    kernel : callable
+        `kernels.interpreter.run`.
+    outputs : int
+        The number of floats in the results of one image.
     threads : int
         Maximum number of threads that share a call, the caller included.
-    exact : bool
-        Give the same bits for every batch and number of threads.
-    vectors : cpu.Vectors, optional
-        The registers to compile for; by default, those of this machine.
+    alike : bool
+        Whether the program for one image serves batches too.
     hand_over : float
         Estimated nanoseconds until a worker begins; work is shared only if that saves time.
     """
@@ -70,23 +69,21 @@ class KernelEngine:
 
     def __init__(
         self,
-        network: Network,
+        make: Callable[[bool], Program],
+        kernel: Callable[..., int],
+        outputs: int,
         threads: int,
-        exact: bool,
         *,
-        vectors: cpu.Vectors | None = None,
+        alike: bool,
         hand_over: float = HAND_OVER,
     ) -> None:
-        self._vectors, self._hand_over = vectors or cpu.vectors(), hand_over
-        self._network, self.threads, self._exact = network, threads, exact
+        self._make, self._kernel, self._outputs, self.threads = make, kernel, outputs, threads
+        self._alike, self._hand_over = alike, hand_over
         self._locks: dict[int, LockType] = {}
         self._runners: dict[bool, _Runner] = {}
         self.cut = lru_cache(64)(self._find_cut)
-        self._outputs = network.outputs
-        self._one_shape = 1, network.outputs
+        self._one_shape = 1, outputs
         self._one: tuple[list[Floats], Floats] | None = None
-        run = interpreter.run.resolve()
-        self._kernel = _quiet(run) if interpreter.run.state == "python" else run
 
     def __getstate__(self) -> None:
         raise TypeError("an engine cannot be pickled; its session can")
@@ -132,11 +129,10 @@ class KernelEngine:
         # Each process has a lock of its own: a child must not wait for a thread that its fork left behind.
         with self._locks.setdefault(os.getpid(), allocate_lock()):
             if single not in self._runners:
-                program = build(self._network, self._exact, self._vectors, single=single)
+                program = self._make(single)
                 made = _Runner(program)
-                alike = runs_one_by_one(self._network)
-                self._runners.update(dict.fromkeys((True, False) if alike else (single,), made))
-                if (single or alike) and not self._is_shared(program):
+                self._runners.update(dict.fromkeys((True, False) if self._alike else (single,), made))
+                if (single or self._alike) and not self._is_shared(program):
                     self._one = self._runners[True].idle, program.mem
             return self._runners[single]
 
@@ -214,16 +210,6 @@ class KernelEngine:
             seconds[name] = seconds.get(name, 0.0) + perf_counter() - start
         runner.give(arena)
         return list(seconds.items())
-
-
-def _quiet(kernel: Callable[..., int]) -> Callable[..., int]:
-    """Let the kernel's Python form compute with infinities and NaN as the compiled one does, without warnings."""
-
-    def quiet(*args: Any) -> int:
-        with np.errstate(all="ignore"):
-            return kernel(*args)
-
-    return quiet
 
 
 def _worker_pool() -> WorkerPool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,18 +22,25 @@ from dcformat_runtime.integer_engine import IntegerEngine
 from dcformat_runtime.network import Network
 from dcformat_runtime.plans import within_memory
 from dcformat_runtime.ports import PortInfo, Ports
-from dcformat_runtime.session import LayerTime, Progress, Session
+from dcformat_runtime.session import LayerTime, Session
 from dcformat_runtime.weight_matrices import Floats
+
+if TYPE_CHECKING:
+    from dcformat_runtime.session import Progress
 
 
 class GraphSession(Session):
     """A session of any graph. With several inputs or outputs, a call takes or returns a dict of arrays by name."""
 
     def __init__(
-        self, model: Model, options: LoadOptions, plan: GraphPrediction, source: str | bytes | None = None
+        self,
+        model: Model,
+        options: LoadOptions,
+        plan: GraphPrediction,
+        source: str | bytes | Model,
+        later: Callable[[], Session] | None,
     ) -> None:
-        self._options = options
-        self._source = model if source is None else source
+        self._options, self._source = options, source
         self.labels = model.labels
         threads = plan.memory.threads
 
@@ -64,8 +71,7 @@ class GraphSession(Session):
         self._whole = 0
         if self._integers is not None:
             self._whole = sys.maxsize if self._left is None else self._left // self._integers.given
-        if not compiled:
-            self._wait_for_kernels(model)
+        self._later = None if compiled else later
 
     @property
     def input_shape(self) -> Shape:

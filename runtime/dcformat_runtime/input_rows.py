@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from dcformat.graph import Shape
-from dcformat_runtime.weight_matrices import Floats
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from dcformat.graph import Shape
+    from dcformat_runtime.weight_matrices import Floats
 
 _FLOAT32 = np.dtype(np.float32)
 _UINT8 = np.dtype(np.uint8)

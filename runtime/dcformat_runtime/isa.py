@@ -79,6 +79,9 @@ FIELDS = {
     ),
     # Sets `times` pieces of `count` floats to zero.
     "clear": ("count", "times", "step"),
+    # Splits channels into quarters, `quarter` floats apart: the even columns of even lines, the odd ones, and then the
+    # same of odd lines. Each begins after `lead` floats; before odd lines, a line of these is set to zero.
+    "split": ("channels", "height", "width", "plane", "quarter", "lead"),
     # Copies adjacent blocks.
     "block_copy": ("blocks",),
     # Multiplies each channel of one image by `channel_rows` rows of its own. A channel has `height` x `columns`

@@ -6,39 +6,36 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from math import prod
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
-import numpy.typing as npt
 
 from dcformat.errors import FormatError, MemoryLimitError
-from dcformat.graph import Shape
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
 from dcformat.limits import require_work
-from dcformat.model import Model, require_no_delta
-from dcformat.source import is_url
+from dcformat.records import record
 from dcformat.wording import counted
-from dcformat_runtime.backends import Backend, LoadOptions, checked_options, make_engine
-from dcformat_runtime.compile import memory_prediction, work_prediction
-from dcformat_runtime.compile.memory_prediction import Prediction
+from dcformat_runtime.backends import Backend, LoadOptions, checked_options
 from dcformat_runtime.input_rows import Inputs
-from dcformat_runtime.network import lower, matrices
-from dcformat_runtime.plans import make_plan, within_memory
-from dcformat_runtime.weight_matrices import Floats
 
 if TYPE_CHECKING:
-    from dcformat_runtime.plans import Plan
+    import numpy.typing as npt
+
+    from dcformat.graph import Shape
+    from dcformat.model import Model
+    from dcformat_runtime.backends import Engine
     from dcformat_runtime.ports import PortInfo
+    from dcformat_runtime.weight_matrices import Floats
+
+    ModelSource = str | os.PathLike[str] | bytes | bytearray | memoryview
+    #: Takes the number of inputs that have been run, and that of all inputs.
+    Progress = Callable[[int, int], None]
 
 _FLOAT32 = np.dtype(np.float32)
 #: Maximum number of bytes that a piece of a large batch may take, with everything that is made from it.
 _PIECE_BYTES = 64 << 20
-
-ModelSource = str | os.PathLike[str] | bytes | bytearray | memoryview
-
-#: Takes the number of inputs that have been run, and that of all inputs.
-Progress = Callable[[int, int], None]
 
 
 class LayerTime(NamedTuple):
@@ -48,6 +45,30 @@ class LayerTime(NamedTuple):
     seconds: float
 
 
+@record
+class NetworkInterface:
+    """What the caller of a network sees of it, and what its calls take.
+
+    `names` are those of the input and of the output, `pixels` is float32 of each uint8 pixel value, ``(channels or 1,
+    256)``, or None without preprocessing. A session that makes calls with one input takes `memory` bytes, each input
+    of a call takes `call` of them, and `steps` steps.
+    """
+
+    labels: tuple[str, ...]
+    names: tuple[str, str]
+    input_shape: Shape
+    output_shape: Shape
+    pixels: Floats | None
+    memory: int
+    call: int
+    steps: int
+
+    @property
+    def outputs(self) -> int:
+        """Number of floats in the results of one input."""
+        return prod(self.output_shape)
+
+
 class Session:
     """A network ready to run; call it with a batch of inputs.
 
@@ -55,42 +76,31 @@ class Session:
     bytes), and keeps working in a forked process.
     """
 
-    def __init__(self, model: Model, options: LoadOptions, plan: Prediction, source: str | bytes | None = None) -> None:
-        self._options = options
-        self._source: str | bytes | Model = model if source is None else source
-        self._network = lower(model)
-        self.labels: tuple[str, ...] = model.labels
-        assert model.graph is not None  # `lower` refuses a model without one
-        self._names = model.graph.inputs[0].name, model.graph.outputs[0].name
-        self._engine = make_engine(self._network, options, plan.threads)
-        self._run = self._engine.run
-        self._inputs = Inputs(self._network.input_shape, self._network.pixels)
-        self._row, self._shape = (self._inputs.features,), self._network.input_shape
+    def __init__(
+        self,
+        network: NetworkInterface,
+        engine: Engine,
+        options: LoadOptions,
+        source: str | bytes | Model,
+        later: Callable[[], Session] | None = None,
+    ) -> None:
+        self._interface, self._engine, self._options, self._source = network, engine, options, source
+        self.labels = network.labels
+        #: Makes the session that replaces this one when the kernels are compiled; None if none will.
+        self._later = later
+        self._run = engine.run if later is None else self._run_in_numpy
+        self._inputs = Inputs(network.input_shape, network.pixels)
+        self._row, self._shape = (self._inputs.features,), network.input_shape
         limit = options.max_memory
-        self._left = None if limit is None else limit - plan.total + plan.call
-        self._call = plan.call
+        self._left = None if limit is None else limit - network.memory + network.call
+        self._call = network.call
         #: Maximum number of inputs that go to the engine together, and the maximum if no input has to be copied or
         #: reshaped.
         self._piece = self._whole = self.fitting(sys.maxsize)
-        if len(self._network.output_shape) > 1:
+        if len(network.output_shape) > 1:
             self._whole = -1
-        elif self._engine.name == "numba":
-            self._whole = sys.maxsize if self._left is None else self._left // (4 * self._network.outputs)
-        if self._engine.name == "numpy" and self._wait_for_kernels(model):
-            self._run = self._run_in_numpy
-
-    #: Makes the session that replaces this one when the kernels are compiled; None if none will.
-    _later: Callable[[], Session] | None = None
-
-    def _wait_for_kernels(self, model: Model) -> bool:
-        """If the kernels can be compiled and the choice is open, prepare to switch to them and return True."""
-        from dcformat_runtime import switching
-
-        if self._options.backend != "auto" or not switching.possible():
-            return False
-        options = self._options._replace(backend="numba")
-        self._later = lambda: _make_in_memory(model, options)
-        return True
+        elif engine.name == "numba":
+            self._whole = sys.maxsize if self._left is None else self._left // (4 * network.outputs)
 
     def _run_in_numpy(self, x: Floats) -> Floats:
         start = perf_counter()
@@ -130,8 +140,9 @@ class Session:
 
         The session shares these arrays; do not change them.
         """
-        options = checked_options(threads, deterministic, backend, max_memory, max_work)
-        return _make_in_memory(model, options)
+        from dcformat_runtime.session_maker import make_in_memory
+
+        return make_in_memory(model, checked_options(threads, deterministic, backend, max_memory, max_work))
 
     def __repr__(self) -> str:
         shapes = ("x".join(map(str, shape)) for shape in (self.input_shape, self.output_shape))
@@ -140,12 +151,12 @@ class Session:
     @property
     def input_shape(self) -> Shape:
         """Shape of one input, without the batch."""
-        return self._network.input_shape
+        return self._interface.input_shape
 
     @property
     def output_shape(self) -> Shape:
         """Shape of one output, without the batch."""
-        return self._network.output_shape
+        return self._interface.output_shape
 
     @property
     def inputs(self) -> tuple[PortInfo, ...]:
@@ -160,7 +171,7 @@ class Session:
     def _port(self, which: int, shape: Shape) -> PortInfo:
         from dcformat_runtime.ports import PortInfo  # a call by position needs none
 
-        return PortInfo(self._names[which], (None, *shape), "float32")
+        return PortInfo(self._interface.names[which], (None, *shape), "float32")
 
     @property
     def backend(self) -> str:
@@ -231,13 +242,13 @@ class Session:
         n, piece = self._checked(x)
         with self._memory_for(n):
             if n <= piece:
-                return self._run(self._inputs.rows(x)).reshape(n, *self._network.output_shape)
-            out = np.empty((n, self._network.outputs), np.float32)
+                return self._run(self._inputs.rows(x)).reshape(n, *self._interface.output_shape)
+            out = np.empty((n, self._interface.outputs), np.float32)
             for start in range(0, n, piece):
                 if progress is not None:
                     progress(start, n)
                 out[start : start + piece] = self._run(self._inputs.rows(x[start : start + piece]))
-            return out.reshape(n, *self._network.output_shape)
+            return out.reshape(n, *self._interface.output_shape)
 
     def _checked(self, x: npt.NDArray[Any]) -> tuple[int, int]:
         """Return the number of inputs in `x`, and of those to run at a time; refuse what is no input, or too large."""
@@ -245,7 +256,7 @@ class Session:
         n, piece = len(x), self._piece
         need = n * self._call
         if n > piece:
-            results = 4 * n * self._network.outputs
+            results = 4 * n * self._interface.outputs
             if self._left is not None:  # The results take memory from the pieces.
                 piece = max(1, min(piece, (self._left - results) // self._call))
             need = results + piece * self._call
@@ -297,7 +308,7 @@ class Session:
 
     def _steps(self) -> int:
         """Return the steps of one input."""
-        return work_prediction.steps(self._network, self.backend, self._options.deterministic)
+        return self._interface.steps
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self._source, self._options)
@@ -342,48 +353,18 @@ def load(
     ValueError
         An option is not one of those above.
     """
-    import dcformat
-
     options = checked_options(threads, deterministic, backend, max_memory, max_work)
-    if isinstance(source, Model):
-        return _make_in_memory(source, options)
-    opened = dcformat.open(source, max_memory=max_memory, max_work=max_work)
-    with opened as file, within_memory(max_memory, file.path):
-        require_no_delta(file.delta)
-        plan = make_plan(file.graph, *memory_prediction.matrices_of(file), options)
-        model = file.model()
-        # A session pickles by the absolute path, or by bytes that cannot change.
-        if isinstance(source, (str, os.PathLike)):
-            # abspath takes a tenth of the time of Path.resolve.
-            name = os.fspath(source) if is_url(source) else os.path.abspath(source)  # noqa: PTH100
-            return _make(model, options, plan, name)
-        return _make(model, options, plan, bytes(source))
+    if isinstance(source, (str, os.PathLike)):
+        from dcformat_runtime import prepared
 
+        found = prepared.find(os.path.abspath(source), options)  # noqa: PTH100
+        if found is not None:
+            return found
+    from dcformat_runtime.session_maker import load_source
 
-def _make(model: Model, options: LoadOptions, plan: Plan, source: str | bytes | None = None) -> Session:
-    """Make the session that a network needs."""
-    if isinstance(plan, Prediction):
-        return Session(model, options, plan, source)
-    from dcformat_runtime.graph_session import GraphSession
-
-    return GraphSession(model, options, plan, source)
-
-
-def _make_in_memory(model: Model, options: LoadOptions) -> Session:
-    """Make the session of a model whose arrays are in memory and count against the limit."""
-    require_no_delta(model.delta)
-    held = sum(
-        array.nbytes
-        for tensor in model.tensors.values()
-        for array in (tensor.data, tensor.codebook, tensor.indptr, tensor.indices)
-        if array is not None
-    )
-    plan = make_plan(model.graph, matrices(model.tensors), held, options)
-    with within_memory(options.max_memory):
-        return _make(model, options, plan)
+    return load_source(source, options)
 
 
 def _rebuild(source: str | bytes | Model, options: LoadOptions) -> Session:
     """Make a session again from a pickle."""
-    given = options._asdict()
-    return Session.from_model(source, **given) if isinstance(source, Model) else load(source, **given)
+    return load(source, **options._asdict())

@@ -216,10 +216,11 @@ def test_misuse(invoke: Invoke, dcf: Path, npz: Path, tmp_path: Path) -> None:
     refused(invoke("bench", bag), "bag.dcf: expected a network, found only tensors")
 
 
-def test_a_file_that_cannot_run_is_refused_by_its_own_error(invoke: Invoke, dcf: Path) -> None:
+def test_a_file_that_cannot_run_is_refused_by_its_own_error(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
     refused(invoke("bench", dcf, "--max-memory", "4096"), f"{dcf}: needs more memory than --max-memory allows", "[E07]")
     damaged = bytearray(dcf.read_bytes())
     damaged[len(damaged) // 2] ^= 1
-    dcf.write_bytes(damaged)
-    refused(invoke("bench", dcf), f"{dcf}: damaged: CRC-32C", "[E05]")
-    refused(invoke("bench", "-", input=b"\x1c\0\0\0TFL3" + bytes(20)), "stdin: not a .dcf file (looks like TFLite: use")
+    altered = tmp_path / "altered.dcf"
+    altered.write_bytes(damaged)
+    refused(invoke("bench", altered), f"{altered}: damaged: CRC-32C", "[E05]")
+    refused(invoke("bench", "-", stdin=b"\x1c\0\0\0TFL3" + bytes(20)), "stdin: not a .dcf file (looks like TFLite: use")

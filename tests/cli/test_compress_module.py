@@ -108,11 +108,11 @@ def test_a_file_that_holds_the_goal(invoke: Invoke) -> None:
     assert document["goal"] == {"density": 0.2}
     assert (document["reached"], document["note"]) == (True, "")
     assert [trial["keep"] for trial in document["trials"]] == [round(0.2 * 804)]
-    stages = ["dense", "prune-1", "share-1", "settle-1", "pack-1"]
+    stages = ["dense", "prune", "share", "settle", "pack"]
     assert [stage["stage"] for stage in document["stages"]] == stages
     assert document["stages"][-1]["size"] == document["size"]
     assert document["dense"] > 0.9 and 0 <= document["test"] <= 1
-    assert "prune-1 (stage 2 of 5): epoch 1 of 1, loss" in result.stderr
+    assert "prune (stage 2 of 5): epoch 1 of 1, loss" in result.stderr
     assert "validation metric" in result.stderr
     assert f"note: network 1: 161 weights, {document['size']:,} bytes" in result.stderr
     metadata = json.loads(invoke("inspect", "a.dcf", "--json").stdout)["metadata"]
@@ -133,14 +133,14 @@ def test_a_goal_out_of_reach_is_reported_and_the_nearest_network_written(invoke:
 
 def test_ctrl_c_keeps_the_complete_stages(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(step: StageProgress) -> None:
-        if step.stage == "share-1":
+        if step.stage == "share":
             raise KeyboardInterrupt
 
     monkeypatch.setattr(progress, "ProgressLines", lambda: interrupt)
     result = invoke(*QUICK, "--density", "0.2", "-o", "a.dcf")
     assert result.exit_code == 130
     assert "a.dcf.stages: complete stages were kept; --resume continues from them" in result.stderr
-    assert sorted(path.name for path in Path("a.dcf.stages").iterdir()) == ["00-dense.pt", "01-prune-1.pt"]
+    assert sorted(path.name for path in Path("a.dcf.stages").iterdir()) == ["00-dense.pt", "01-prune.pt"]
     assert not Path("a.dcf").exists()
 
 
@@ -218,7 +218,7 @@ def test_a_teacher_and_settings_for_each_stage(invoke: Invoke) -> None:
     stages = ("--epochs", "2,1,1", "--lr", "0.01,0.005,0.001", "--teacher", "usernet:make")
     result = invoke(*QUICK, *stages, "--density", "0.2", "-o", "a.dcf")
     assert result.exit_code == 0, result.output
-    assert "prune-1 (stage 2 of 5): epoch 2 of 2" in result.stderr
+    assert "prune (stage 2 of 5): epoch 2 of 2" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -246,7 +246,7 @@ def test_denormal_values_are_kept_with_a_note(invoke: Invoke, tmp_path: Path) ->
 
 
 def test_nothing_is_left_out_unasked(invoke: Invoke, tmp_path: Path) -> None:
-    """An archive that lacks a part of its checkpoint would be a loss that nobody notices."""
+    """If an archive lacked a part of its checkpoint, nobody would notice the loss."""
     torch.save({"w": torch.ones(2), "n": 3, "z z": torch.ones(2, dtype=torch.complex128)}, tmp_path / "a.bin")
     header = {"w": [0, 4, "F32", [1]], "new": [4, 5, "F4", [2]]}
     text = json.dumps({n: {"dtype": c, "shape": s, "data_offsets": [a, b]} for n, (a, b, c, s) in header.items()})
@@ -322,7 +322,7 @@ def test_metadata_that_is_too_long(invoke: Invoke, tmp_path: Path) -> None:
     assert dict(dcformat.load(tmp_path / "a.dcf").metadata) == {"safetensors.fits": "y" * 65_536}
 
 
-def test_a_name_that_the_format_cannot_hold(invoke: Invoke, tmp_path: Path) -> None:
+def test_a_name_or_a_shape_that_the_format_cannot_hold(invoke: Invoke, tmp_path: Path) -> None:
     torch.save({"x" * 256: torch.ones(1)}, tmp_path / "a.pt")
     refused(
         invoke(*PACK, tmp_path / "a.pt", "-o", tmp_path / "a.dcf"),
@@ -330,11 +330,12 @@ def test_a_name_that_the_format_cannot_hold(invoke: Invoke, tmp_path: Path) -> N
         "expected a name of 1 to 255 bytes, found 256 bytes (--skip leaves the tensor out)",
     )
     torch.save({"deep": torch.ones([1] * 9)}, tmp_path / "b.pt")
-    refused(
-        invoke(*PACK, tmp_path / "b.pt", "-o", tmp_path / "a.dcf"),
-        "b.pt: beyond a limit of the format: rank of 'deep'",
-        "found 9 [E06]",
-    )
+    save_torch({"deep": torch.zeros([1] * 9), "wide": torch.zeros(0, 2**21, 2**21)}, tmp_path / "c.safetensors")
+    deep = "deep: expected at most 7 dimensions, found 9 (--skip leaves the tensor out)"
+    wide = "wide: expected at most 1,099,511,627,776 elements, found 4,398,046,511,104 (--skip leaves the tensor out)"
+    for name, skip, message in (("b.pt", "", deep), ("c.safetensors", "", deep), ("c.safetensors", "deep", wide)):
+        skipped = ["--skip", skip] if skip else []
+        refused(invoke(*PACK, tmp_path / name, "-o", tmp_path / "a.dcf", *skipped), f"{name}: {message}")
 
 
 @pytest.mark.parametrize(("options", "usages"), [([], 0), (["--json"], 1)])

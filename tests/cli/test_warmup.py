@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +16,16 @@ import dcformat_runtime.kernels
 import pytest
 from dcformat_cli import compiling
 from dcformat_cli.verbs import warmup_command
+from dcformat_runtime.kernels import interpreter
 
+import dcformat
 import dcformat.codecs
 from dcformat import jit
+from dcformat.graph import Graph, Transpose
 from dcformat.jit import abi
 from dcformat.jit.machine_code import image
 from tests.cli.support import Invoke, environment, refused, spawn
+from tests.runtime.example_networks import mlp
 
 pytestmark = pytest.mark.skipif(not abi.layout_known(), reason="machine code is not kept on this platform")
 
@@ -151,3 +156,48 @@ def test_code_for_another_machine(place: Path, tmp_path: Path) -> None:
             slot = {name: at for at, name in made.imports}["PyEval_SaveThread"]
             assert made.code[slot + 12 : slot + 16] == bytes.fromhex("00021fd6")  # br x16
     assert not place.exists()
+
+
+@pytest.mark.needs_compiler
+def test_networks_are_prepared_listed_and_removed(
+    invoke: Invoke, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DCFORMAT_CACHE_DIR")
+    interpreter.run.resolve()
+    code = interpreter.run.path()
+    monkeypatch.setenv("DCFORMAT_CACHE_DIR", str(place.parent))
+    assert code is not None
+    place.mkdir(0o700, parents=True)
+    shutil.copy(code, place)
+    first, second = tmp_path / "first.dcf", tmp_path / "second.dcf"
+    for seed, path in enumerate((first, second)):
+        dcformat.save(mlp(9, 4, seed=seed).model(), path)
+    said = invoke("warmup", first).stdout
+    (saved,) = place.glob("*.network")
+    assert said == f"{first}: prepared ({saved.stat().st_size:,} bytes in {place})\n"
+    report = json.loads(invoke("warmup", first, second, "--json").stdout)
+    assert report["folder"] == str(place)
+    assert [row["file"] for row in report["prepared"]] == [str(first), str(second)]
+    sizes = sorted(path.stat().st_size for path in place.glob("*.network"))
+    assert sorted(row["bytes"] for row in report["prepared"]) == sizes
+    several = tmp_path / "several.dcf"
+    dcformat.save(dcformat.Model({}, Graph.sequential((2, 3), (Transpose((0,), (1, 0)),))), several)
+    parts = invoke("warmup", several, second)
+    assert parts.exit_code == 1
+    assert f"{several}: its network runs in several parts, and cannot be prepared" in parts.stderr
+    assert parts.stdout.startswith(f"{second}: prepared")
+    refused(invoke("warmup", tmp_path / "third.dcf"), "third.dcf: no such file or directory")
+    refused(invoke("warmup", code), f"{code}: not a .dcf file")
+    refused(invoke("warmup", first, "--clear"), "expected one of FILE, --list, --clear and --target", code=2)
+    assert invoke("warmup", "--clear").exit_code == 0
+    assert list(place.iterdir()) == []
+
+
+def test_without_a_compiler_nothing_is_prepared(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    dcformat.save(mlp(9, 4).model(), tmp_path / "net.dcf")
+    fresh = jit.Kernel(interpreter.run.python, interpreter.run.signature)
+    monkeypatch.setattr(interpreter, "run", fresh)
+    refused(invoke("warmup", tmp_path / "net.dcf"), "expected Numba, to compile the kernels, found none")

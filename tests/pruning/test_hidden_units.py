@@ -11,7 +11,7 @@ from dcformat_pruning import Goal, Settings, compress, from_module
 from dcformat_pruning.compression.hidden_units import UnitGroup, best_units, unit_groups, zero_unread
 from dcformat_pruning.masks import Masks, PruningError
 from dcformat_runtime import Session
-from dcformat_runtime.c_export.unread_channels import without_unread_channels
+from dcformat_runtime.c_export.unread_units import without_unread_units
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -85,7 +85,7 @@ def test_a_smaller_network_equals_the_masked_one() -> None:
     assert model.graph is not None
     shapes = model.graph.shapes({name: tensor.shape for name, tensor in model.tensors.items()})
     dense = {name: tensor.to_dense() for name, tensor in model.tensors.items()}
-    small = without_unread_channels(model.graph, shapes, dense)
+    small = without_unread_units(model.graph, shapes, dense)
     assert {name: small[name].shape for name in ("first.weight", "second.weight", "hidden.weight", "left.weight")} == {
         "first.weight": (2, 1, 3, 3),
         "second.weight": (6, 2, 3, 3),

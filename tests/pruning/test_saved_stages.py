@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from dcformat_pruning.lenets import CheckpointError
-from dcformat_pruning.recipes.saved_stages import SavedStage, load_stage, save_stage
+from dcformat_pruning.training_stages.saved_stages import SavedStage, load_stage, save_stage
 
 
 def test_a_stage_comes_back_as_it_was_saved(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from dcformat_runtime import isa
 from dcformat_runtime.backends import Backend
-from dcformat_runtime.compile.program import Program
-from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.network import Network, lower
+from dcformat_runtime.network_engine import KernelEngine
 from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
+from dcformat_runtime.program_record import Program
 
 from dcformat import graph as ops
 from dcformat.dense import from_dense

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from dcformat_runtime import Session
 from dcformat_runtime.bounds import Bound, bounds_of
-from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.network import lower
+from dcformat_runtime.network_engine import KernelEngine
 from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
 
 from dcformat.graph import Add, AvgPool, Binary, Conv, Flatten, Graph, MaxPool, Reduce, ReLU

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from dcformat_runtime import Session
 from dcformat_runtime.backends import Backend
-from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.kernels import interpreter
 from dcformat_runtime.network import lower
+from dcformat_runtime.network_engine import KernelEngine
 
 from dcformat.denormals import denormals
 from dcformat.dense import from_dense

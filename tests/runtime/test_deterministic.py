@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from dcformat_runtime import cpu
-from dcformat_runtime.engine import KernelEngine
+from dcformat_runtime.network_engine import KernelEngine
 from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
 
 from tests.runtime.example_networks import NETS, error, inputs

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from dcformat_runtime import Session
 from dcformat_runtime.elementwise_layers import Elementwise, fits_layers
-from dcformat_runtime.engine import KernelEngine
+from dcformat_runtime.network_engine import KernelEngine
 from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
 
 from dcformat.graph import Add, Binary, Flatten, Node, Reduce, ReLU, Unary, Where

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from dcformat_runtime import cpu
 from dcformat_runtime.compile import choices
-from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.network import lower
+from dcformat_runtime.network_engine import KernelEngine
 from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 from dcformat_runtime import Session
-from dcformat_runtime import engine as engines
+from dcformat_runtime import network_engine as engines
 from dcformat_runtime.compile import program
-from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.kernels import interpreter
+from dcformat_runtime.network_engine import KernelEngine
 
 import dcformat
 from tests.runtime.example_networks import inputs, lenet

@@ -17,8 +17,8 @@ import pytest
 from dcformat_runtime import Session
 from dcformat_runtime.backends import Backend
 from dcformat_runtime.compile.memory_prediction import predict
-from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.network import lower, matrices, outline
+from dcformat_runtime.network_engine import KernelEngine
 from dcformat_runtime.weight_matrices import Matrix
 
 import dcformat

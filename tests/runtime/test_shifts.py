@@ -9,8 +9,8 @@ import pytest
 from dcformat_runtime import isa
 from dcformat_runtime.compile.shifts import image_planes
 from dcformat_runtime.cpu import Vectors, vectors
-from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.kernels.simd_widths import WIDTHS
+from dcformat_runtime.network_engine import KernelEngine
 from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
 
 from dcformat import from_dense
@@ -72,11 +72,39 @@ def test_one_position_is_copied() -> None:
 
 @pytest.mark.parametrize(
     "more",
-    [{"stride": (2, 2)}, {"dilation": (2, 2)}, {"density": 0.9}, {"groups": 5}],
+    [{"stride": (2, 2)}, {"stride": (1, 2)}, {"dilation": (2, 2)}, {"density": 0.9}, {"groups": 5}],
     ids=str,
 )
 def test_other_convolutions_are_not_shifted(more: dict[str, Any]) -> None:
     assert not shifted(check(two_layers(9, 16, 5, **more).network()))
+
+
+@pytest.mark.parametrize("source", [0, 1])
+@pytest.mark.parametrize("size", [(32, 32), (16, 16), (6, 56), (28, 28), (4, 2), (2, 4), (10, 48), (2, 224)])
+def test_strides_of_two_split_their_input(size: tuple[int, int], source: int) -> None:
+    net = Net(4, *size)
+    if source:
+        net.add(ops.ReLU((net.conv(0, 4, 4, (1, 1), 1.0),)))
+    value = net.add(ops.ReLU((three(net, len(net.nodes), 6, 4, stride=(2, 2)),)))
+    three(net, value, 5, 6, stride=(1, 1))
+    found = check(net.network())
+    if vectors().max_blocks >= 12:
+        assert [record[isa.CODE] for record in found].count(isa.SPLIT) == 1
+        assert len(shifted(found)) == 2
+
+
+def test_quarters_of_a_channel_are_its_even_and_odd_lines_and_columns() -> None:
+    """Each of nine kernels has a single weight, so a result is every second element of every second line."""
+    net = Net(2, 4, 32)
+    three(net, 0, 9, 2, 0.1, stride=(2, 2))
+    kernels = np.eye(9, dtype=np.float32).reshape(9, 1, 3, 3)
+    net.tensors["w0"] = from_dense("w0", np.concatenate([0 * kernels, kernels], axis=1))
+    net.tensors["b0"] = from_dense("b0", np.zeros(9, np.float32))
+    images = np.arange(1, 257, dtype=np.float32).reshape(2, 4, 32)
+    found = KernelEngine(net.network(), 1, False).run(images.reshape(1, -1)).reshape(9, 2, 16)
+    framed = np.pad(images[1], 1)
+    for k, result in enumerate(found):
+        assert np.array_equal(result, framed[k // 3 :, k % 3 :][:4:2, :32:2])
 
 
 def test_groups() -> None:
@@ -157,7 +185,7 @@ def test_pools_follow() -> None:
 def test_each_weight_reads_its_neighbour() -> None:
     """Each of nine kernels has a single weight; nothing crosses the ends of lines or channels."""
     kernels = np.eye(9, dtype=np.float32).reshape(9, 1, 3, 3)
-    kernels = np.concatenate([kernels, 0 * kernels], axis=1)  # the second channel counts for nothing
+    kernels = np.concatenate([kernels, 0 * kernels], axis=1)  # the second channel adds nothing
     for width in (4, 8, 14, 16, 32):
         net = Net(1, 3, width)
         value = net.conv(0, 2, 1, (1, 1), 1.0)

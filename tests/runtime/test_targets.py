@@ -16,7 +16,7 @@ PROGRAM = """
 import sys
 import numpy as np
 from dcformat_runtime import cpu
-from dcformat_runtime.engine import KernelEngine
+from dcformat_runtime.network_engine import KernelEngine
 from tests.runtime.example_networks import NETS, inputs
 from tests.runtime.test_bounds import clipped_network
 from tests.runtime.test_elementwise import image_network

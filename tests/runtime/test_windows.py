@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from dcformat_runtime import isa
-from dcformat_runtime.engine import KernelEngine
+from dcformat_runtime.network_engine import KernelEngine
 
 from dcformat import from_dense
 from dcformat.graph import ReLU

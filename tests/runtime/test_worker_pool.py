@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcformat_runtime import worker_pool
-from dcformat_runtime.engine import KernelEngine
 from dcformat_runtime.kernels import control as words
 from dcformat_runtime.kernels import interpreter, simd
+from dcformat_runtime.network_engine import KernelEngine
 from dcformat_runtime.session import Session
 from dcformat_runtime.worker_pool import WorkerPool
 
@@ -145,7 +145,7 @@ _PROGRAM = """
 import sys
 import numpy as np
 import dcformat
-from dcformat_runtime.engine import KernelEngine
+from dcformat_runtime.network_engine import KernelEngine
 from dcformat_runtime.network import lower
 engine = KernelEngine(lower(dcformat.load(sys.argv[1])), 3, False, hand_over=1.0)
 x = np.ones((500, 144), np.float32)

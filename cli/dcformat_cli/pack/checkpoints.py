@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 from dcformat_interop import Checkpoint, match, read_checkpoint, read_deep_compression_net
 from dcformat_interop.checkpoint_reader import require_all
@@ -15,7 +17,7 @@ from dcformat_interop.safetensors import METADATA_PREFIX
 
 from dcformat.denormals import denormals
 from dcformat.dense import from_dense, negative_zeros
-from dcformat.layout import MAX_METADATA_BYTES, MAX_NAME_BYTES
+from dcformat.layout import MAX_ELEMENTS, MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_RANK
 from dcformat.model import Model, Tensor
 from dcformat.wording import counted
 from dcformat_cli.failures import UnfitError, misuse
@@ -47,7 +49,7 @@ def pack_checkpoint(options: PackOptions) -> None:
     elif architecture is not None:
         order = match(read.path, architecture, read.tensors, read.left_out)
         graph = architecture.build(order, preprocessing(options.mean, options.std))
-    check_names(read.path, order)
+    require_fit(read.path, [(name, read.tensors[name].values.shape) for name in order])
     tensors = _tensors(read, order, options)
     labels = read_labels(options.labels, graph, tensors)
     model = Model(tensors, graph, labels, {**kept_metadata(read.metadata), **pairs})
@@ -65,21 +67,33 @@ def _files(options: PackOptions) -> list[str | Path]:
     return [shard.path for shard in find_shards(options.checkpoint, max_memory=options.max_memory).shards]
 
 
-def fits_name(name: str) -> bool:
-    """Return whether a ``.dcf`` file can hold a tensor of this name."""
-    return 1 <= _name_bytes(name) <= MAX_NAME_BYTES
+class Misfit(NamedTuple):
+    """What of a tensor a ``.dcf`` file cannot hold, the name or the shape, and what was expected and found."""
+
+    what: str
+    expected: str
+    found: str
 
 
-def _name_bytes(name: str) -> int:
-    return len(name.encode("utf-8", "surrogatepass"))
+def misfit(name: str, shape: Sequence[int]) -> Misfit | None:
+    """Return why a ``.dcf`` file cannot hold a tensor of this name and shape; None if it can."""
+    length = len(name.encode("utf-8", "surrogatepass"))
+    if not 1 <= length <= MAX_NAME_BYTES:
+        return Misfit("name", f"a name of 1 to {MAX_NAME_BYTES} bytes", counted(length, "byte"))
+    if len(shape) > MAX_RANK:
+        return Misfit("shape", f"at most {MAX_RANK} dimensions", f"{len(shape)}")
+    if (size := prod(each for each in shape if each)) > MAX_ELEMENTS:
+        return Misfit("shape", f"at most {MAX_ELEMENTS:,} elements", f"{size:,}")
+    return None
 
 
-def check_names(path: object, names: Iterable[str]) -> None:
-    """Raise `UnfitError` for a tensor whose name a ``.dcf`` file cannot hold."""
-    for name in names:
-        if not fits_name(name):
-            found = f"{counted(_name_bytes(name), 'byte')} (--skip leaves the tensor out)"
-            raise UnfitError(path, f"a name of 1 to {MAX_NAME_BYTES} bytes", found, repr(name[:40]))
+def require_fit(path: object, shapes: Iterable[tuple[str, Sequence[int]]]) -> None:
+    """Raise `UnfitError` for a tensor whose name or shape a ``.dcf`` file cannot hold."""
+    for name, shape in shapes:
+        found = misfit(name, shape)
+        if found is not None:
+            shown = repr(name[:40]) if found.what == "name" else name
+            raise UnfitError(path, found.expected, f"{found.found} (--skip leaves the tensor out)", shown)
 
 
 def kept_metadata(metadata: Mapping[str, str]) -> dict[str, str]:

@@ -63,6 +63,10 @@ DOCUMENTS: dict[str, dict[str, dict[str, Schema]]] = {
         "": {"folder": text("where machine code is saved"), "bytes": count("its bytes"), "kernels": count("kernels"),
              "compiled": count("kernels compiled now"), "unsaved": array("kernels not saved", text("a kernel")),
              "seconds": number("the time that it took")},
+        "FILE": {"folder": text("where the networks are saved"),
+                 "prepared": array("the files", record("a file", {
+                     "file": FILE, "bytes": maybe(count(
+                         "bytes of what was saved for it; null if its network runs in several parts"))}))},
         "--list": {"folder": text("where machine code is saved"), "bytes": count("its bytes"),
                    "kernels": mapping("the files of the kernels", maybe(text("the file; null if there is none")))},
         "--clear": {"folder": text("where machine code was saved"), "removed_bytes": count("bytes removed")},

@@ -91,7 +91,7 @@ def _bench(options: BenchOptions) -> None:
     if file == "-" == array:
         raise misuse("expected FILE or --input from stdin, found both")
     chosen = options.runtimes
-    limits = {} if options.max_memory is None else {"max_memory": options.max_memory}
+    limits: dict[str, Any] = {} if options.max_memory is None else {"max_memory": options.max_memory}
     request: dict[str, Any] = {
         "runtimes": ["dcformat", *(name for name in OTHERS if name in chosen or not chosen)],
         "batches": options.batches,

@@ -19,7 +19,7 @@ from dcformat.model import require_no_delta
 from dcformat.wording import counted
 from dcformat_cli.findings import Stored
 from dcformat_cli.input_files import naming, spooled
-from dcformat_cli.pack.checkpoints import fits_name
+from dcformat_cli.pack.checkpoints import misfit
 from dcformat_cli.pack.delta_packing import is_dcf
 from dcformat_cli.shared_options import LocalFile, as_json, max_memory
 from dcformat_cli.terminal import TextTable, emit_json, note, say, show_notes
@@ -128,9 +128,11 @@ def _tensors(path: Path, max_memory: int) -> tuple[Mapping[str, Dense], dict[str
     else:
         read = read_checkpoint(path, max_memory=max_memory)
         show_notes(read.notes)
-        unfit = {key: "a name that a .dcf file cannot hold" for key in read.tensors if not fits_name(key)}
+        misfits = {key: misfit(key, dense.values.shape) for key, dense in read.tensors.items()}
+        unfit = {key: f"a {each.what} that a .dcf file cannot hold" for key, each in misfits.items() if each}
         if unfit:
-            note(f"left out, because of their names (pack needs --skip for them): {', '.join(map(repr, unfit))}"[:300])
+            listed = ", ".join(map(repr, unfit))
+            note(f"left out, because of their names or shapes (pack needs --skip for them): {listed}"[:300])
         return {key: read.tensors[key] for key in read.tensors if key not in unfit}, {**read.left_out, **unfit}
     made = {name: Dense(t.dtype, t.to_dense(max_memory=max_memory), t.scale) for name, t in model.tensors.items()}
     return made, {}

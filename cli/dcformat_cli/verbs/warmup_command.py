@@ -1,4 +1,4 @@
-"""`dcformat warmup`: compile every kernel now, so that later processes neither compile nor need Numba."""
+"""`dcformat warmup`: compile every kernel, or prepare networks, so that later processes start faster."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ class _Step(Protocol):
 
 
 @click.command("warmup")
+@click.argument("files", type=FileName(), metavar="[FILE]...", nargs=-1)
 @click.option("--list", "listing", is_flag=True, help="List the kernels and their saved code; compile nothing.")
-@click.option("--clear", is_flag=True, help="Remove all saved code.")
+@click.option("--clear", is_flag=True, help="Remove all saved code and all prepared networks.")
 @click.option(
     "--target", metavar="NAME", help="Compile for another kind of machine: aarch64, x86-64-v2, x86-64-v3 or x86-64-v4."
 )
@@ -42,20 +43,23 @@ class _Step(Protocol):
 @click.option("-f", "--force", is_flag=True, help="With --into: replace existing kernels.")
 @as_json()
 def warmup_command(
-    listing: bool, clear: bool, target: str | None, into: Path | None, force: bool, as_json: bool
+    files: Sequence[str], listing: bool, clear: bool, target: str | None, into: Path | None, force: bool, as_json: bool
 ) -> None:
     """Compile the kernels of the codecs and of the runtime, and save their machine code in the user's cache.
 
-    Later processes load the machine code without importing Numba. See docs/cold-start.md for where it is saved, and
-    when it becomes stale.
+    Later processes load the machine code without importing Numba. With FILEs, prepare their networks instead: later
+    processes run them without decoding the file. See docs/cold-start.md for where this is saved, and when it becomes
+    stale.
     """
     if (target is None) != (into is None):
         raise misuse("--target and --into belong together")
     if force and into is None:
         raise misuse("--force needs --target and --into")
-    if sum((listing, clear, target is not None)) > 1:
-        raise misuse("expected one of --list, --clear and --target")
-    if clear:
+    if sum((bool(files), listing, clear, target is not None)) > 1:
+        raise misuse("expected one of FILE, --list, --clear and --target")
+    if files:
+        _prepare(files, as_json)
+    elif clear:
         _clear(as_json)
     elif listing:
         _list(all_kernels(), as_json)
@@ -106,6 +110,30 @@ def _warm(kernels: Sequence[Kernel], as_json: bool) -> None:
         )
         say(f"{len(kernels) - len(unsaved)} of {len(kernels)} kernels are saved in {place} ({size:,} bytes): {took}")
     if unsaved:
+        raise click.exceptions.Exit(1)
+
+
+def _prepare(files: Sequence[str], as_json: bool) -> None:
+    """Save the networks of files beside the kernels that run them."""
+    import dcformat_runtime
+    from dcformat_runtime.kernels import interpreter
+
+    from dcformat import jit
+
+    place = _folder()
+    _require_room()
+    if not (interpreter.run.ready() or jit.can_compile()):
+        raise UnfitError("warmup", "Numba, to compile the kernels", "none, or one that is switched off")
+    sizes = {}
+    for file in files:
+        sizes[file] = size = dcformat_runtime.prepare(file)
+        if size is None:
+            warn(f"{file}: its network runs in several parts, and cannot be prepared")
+        elif not as_json:
+            say(f"{file}: prepared ({size:,} bytes in {place})")
+    if as_json:
+        emit_json({"folder": str(place), "prepared": [{"file": file, "bytes": size} for file, size in sizes.items()]})
+    if None in sizes.values():
         raise click.exceptions.Exit(1)
 
 

@@ -1,4 +1,4 @@
-"""The user's folder of saved kernels, which is checked before anything in it is used.
+"""The user's folder of saved kernels and prepared networks, which is checked before anything in it is used.
 
 Saved code runs with the user's rights. So a file counts only if its checksum is right and only the user or root can
 have written to it or to its folder. Readers treat anything wrong, missing or forbidden as an empty folder; writers
@@ -16,8 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 #: Larger files are not read; no kernel comes close to this size.
-_MAX_BYTES = 1 << 24
+MAX_BYTES = 1 << 24
 _SUFFIX = ".kernel"
+#: The suffix of the networks that `dcformat_runtime.prepare` saves.
+NETWORK_SUFFIX = ".network"
 _PARTIAL = ".partial"
 #: A file that is still unfinished after this many seconds belongs to a process that was killed.
 _ABANDONED = 3600
@@ -77,25 +79,38 @@ def read(key: bytes, compiler: str | None) -> bytes | None:
     In the user's folder, a file counts only if the installed `compiler` made it. If no compiler is installed, and among
     the files that came with the package, any compiler's file counts.
     """
+    return read_named(_wanted(key, compiler), _wanted(key, None))
+
+
+def read_named(name: str, came: str | None = None) -> bytes | None:
+    """Return the file called `name` in the user's folder, else that called `came` (default: `name`) of the package.
+
+    The beginning of a kernel's name stands for the latest such file.
+    """
     place = folder()
-    data = _read(place, key, compiler) if place is not None else None
-    return _read(shipped(), key, None, trusted=True) if data is None else data
+    data = None if place is None else _read(place, name)
+    return _read(shipped(), came or name, trusted=True) if data is None else data
 
 
 def find(key: bytes, compiler: str | None) -> str | None:
     """Return the file that `read` reads, or None."""
     for place, wanted, trusted in ((folder(), compiler, False), (shipped(), None, True)):
-        if place is not None and _read(place, key, wanted, trusted) is not None:
-            return f"{place}/{_latest(os.listdir(place), key) if wanted is None else _name(key, wanted)}"  # noqa: PTH208
+        if place is not None and _read(place, _wanted(key, wanted), trusted) is not None:
+            return f"{place}/{_full(os.listdir(place), _wanted(key, wanted))}"  # noqa: PTH208
     return None
 
 
-def _latest(names: list[str], key: bytes) -> str | None:
-    """Return the name of a kernel's latest file, made by any compiler."""
-    return max((name for name in names if name.startswith(key.hex()) and name.endswith(_SUFFIX)), default=None)
+def _wanted(key: bytes, compiler: str | None) -> str:
+    """Return the name of the file that a compiler made, or its beginning if any compiler's file counts."""
+    return f"{key.hex()}-" if compiler is None else _name(key, compiler)
 
 
-def _read(place: str, key: bytes, compiler: str | None, trusted: bool = False) -> bytes | None:
+def _full(names: list[str], wanted: str) -> str | None:
+    """Return the name of the latest file whose name begins so, made by any compiler."""
+    return max((name for name in names if name.startswith(wanted) and name.endswith(_SUFFIX)), default=None)
+
+
+def _read(place: str, wanted: str, trusted: bool = False) -> bytes | None:
     try:
         handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
@@ -103,10 +118,8 @@ def _read(place: str, key: bytes, compiler: str | None, trusted: bool = False) -
     try:
         if not (trusted or _trusted(os.fstat(handle))):
             return None
-        if compiler is not None:
-            return _read_file(handle, _name(key, compiler), trusted)
         # List the folder that was checked, even if its name now refers to another one.
-        name = _latest(os.listdir(handle), key)  # noqa: PTH208
+        name = _full(os.listdir(handle), wanted) if wanted.endswith("-") else wanted  # noqa: PTH208
         return None if name is None else _read_file(handle, name, trusted)
     except OSError:
         return None
@@ -118,7 +131,7 @@ def _read_file(place: int, name: str, trusted: bool) -> bytes | None:
     file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=place)
     with os.fdopen(file, "rb", buffering=0) as opened:
         status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode) or not (trusted or _trusted(status)) or status.st_size > _MAX_BYTES:
+        if not stat.S_ISREG(status.st_mode) or not (trusted or _trusted(status)) or status.st_size > MAX_BYTES:
             return None
         return opened.read(status.st_size)
 
@@ -138,6 +151,11 @@ def check(place: str | None = None) -> None:
 
 
 def write(key: bytes, compiler: str, data: bytes, place: str | None = None) -> str:
+    """Save a kernel in a folder (default: the user's) and return its path; raise `OSError` as `write_named`."""
+    return write_named(_name(key, compiler), data, place)
+
+
+def write_named(name: str, data: bytes, place: str | None = None) -> str:
     """Save a file in a folder (default: the user's) and return its path.
 
     Raises
@@ -147,7 +165,7 @@ def write(key: bytes, compiler: str, data: bytes, place: str | None = None) -> s
     """
     place = place or _require_folder()
     handle = _open_to_write(place)
-    name, temporary = _name(key, compiler), f".{os.getpid()}-{os.urandom(8).hex()}{_PARTIAL}"
+    temporary = f".{os.getpid()}-{os.urandom(8).hex()}{_PARTIAL}"
     try:
         _remove_abandoned(handle)
         file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=handle)
@@ -221,4 +239,4 @@ def entries() -> Iterator[str]:
     place = folder()
     if place is not None and os.path.isdir(place):  # noqa: PTH112
         names = sorted(os.listdir(place))  # noqa: PTH208
-        yield from (f"{place}/{name}" for name in names if name.endswith((_SUFFIX, _PARTIAL)))
+        yield from (f"{place}/{name}" for name in names if name.endswith((_SUFFIX, NETWORK_SUFFIX, _PARTIAL)))

@@ -21,7 +21,7 @@ class Index(NamedTuple):
     where : dict of str to str
         The file of each tensor, by a name relative to the index.
     total_size : object
-        What the index states as the bytes of all tensors, which some tools get wrong; None if it states nothing.
+        The index's number of bytes of all tensors, which some tools get wrong; None if it states none.
     digests : dict of str to str
         The content digest of each ``.dcf`` file, in hexadecimal digits; empty if the index states none.
     """

@@ -7,7 +7,7 @@ interrupted run continues from its last complete stage, and takes the same decis
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,16 +31,16 @@ from dcformat_pruning.compression.packed_module import export, packed_metric
 from dcformat_pruning.compression.run_control import RunControl
 from dcformat_pruning.compression.search import Search, parent
 from dcformat_pruning.compression.snapshots import Snapshot
-from dcformat_pruning.compression.trials import PACKING, STAGES, Trials, Tried
+from dcformat_pruning.compression.trials import PACKING, Trials, Tried, stage_names
 from dcformat_pruning.export.example_inputs import BatchAxis
 from dcformat_pruning.feeds import Batch, Feed, feed_of
 from dcformat_pruning.masks import PruningError, all_weights, weight_names
 from dcformat_pruning.meter import Meter, Report
 from dcformat_pruning.objectives import CustomStep, Supervised, Task
-from dcformat_pruning.recipes.recipe import Result, Stage, StageContext
-from dcformat_pruning.recipes.running import Run
-from dcformat_pruning.recipes.stage_library import train as train_stage
 from dcformat_pruning.training import DivergenceError
+from dcformat_pruning.training_stages.running import Run
+from dcformat_pruning.training_stages.stage import Result, Stage, StageContext
+from dcformat_pruning.training_stages.stage_library import train as train_stage
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,15 +156,16 @@ def compress(
     total, least = sum(masks.alive.values()), len(masks.masks)
     available = _count(best_units(module, groups, settings.units))
     _check_density(goal, total, least, available)
+    several = goal.density is None
     if control.progress is not None:
-        context.meter = _meter(control.progress, settings, 1 if goal.density is not None else settings.trials)
-    run = Run(module, context, control.resume_dir, f"{_identity(module, teacher)} {goal} {settings}")
+        context.meter = _meter(control.progress, settings, range(1, settings.trials + 1) if several else [None])
+    run = Run(module, context, control.resume_dir, f"{_identity(module, teacher)} {goal} {settings}", control.before)
     dense = run.stage(_dense_stage(settings)).metric
     span = span_above_blank(module, dense, context.validate)
     context.teacher = frozen(module, device) if teacher is None else teacher
     first = first_keep(module, goal, total, settings, context.validate, span)
     alive = best_units(module, groups, settings.units)
-    trials = Trials(module, run, call, settings, groups, alive)
+    trials = Trials(module, run, call, settings, groups, alive, several)
     found, note = _search(trials, Search(goal, dense, available, least, first), control.watch)
     return _finished(trials, found, goal, dense, note, None if test is None else metric_of(test, device, "test"))
 
@@ -249,12 +250,12 @@ def _dense_stage(settings: Settings) -> Stage:
     return Stage("dense", lambda module, context: None)
 
 
-def _meter(progress: Report, settings: Settings, trials: int) -> Meter:
+def _meter(progress: Report, settings: Settings, trials: Iterable[int | None]) -> Meter:
     """Return a meter for as many trials as there may be."""
     work = [("dense", float(settings.dense_epochs))]
     costs = [float(plan.epochs) for plan in settings.plans()] + [PACKING]
-    for number in range(1, trials + 1):
-        work += [(f"{name}-{number}", cost) for name, cost in zip(STAGES, costs, strict=True)]
+    for number in trials:
+        work += list(zip(stage_names(number), costs, strict=True))
     return Meter(progress, work)
 
 

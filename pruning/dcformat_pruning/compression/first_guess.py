@@ -16,9 +16,9 @@ from dcformat_pruning.compression.goals import Goal
 from dcformat_pruning.compression.snapshots import Snapshot
 from dcformat_pruning.export.architecture_export import to_numpy
 from dcformat_pruning.masks import Masks, PrunedAwayWarning, weight_names
-from dcformat_pruning.recipes.stage_library import codebook_sizes, fold_norms
 from dcformat_pruning.selection import keep_globally
 from dcformat_pruning.sharing import quantise_biases, round_weights, share
+from dcformat_pruning.training_stages.stage_library import codebook_sizes, fold_norms
 
 #: Training roughly makes up for a loss of this share of what the network knows. A first network that is too
 #: sparse costs more than one that is too dense, from which the next ones continue.

@@ -6,7 +6,7 @@ They are found in the exported graph, where activations and the attention of PyT
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +14,9 @@ from torch import Tensor, nn
 
 from dcformat import graph as ops
 from dcformat.graph import Graph, Node, Shape
+from dcformat.graph.unit_axes import unit_axis
 from dcformat.model import Model
 from dcformat_pruning.masks import all_weights, largest
-
-#: Operators that treat each element by itself.
-_ELEMENTWISE = (ops.ReLU, ops.Unary, ops.Add, ops.Binary, ops.Where, ops.Quantize)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,27 +121,8 @@ def _readers(graph: Graph, shapes: Sequence[Shape], made: int, axis: int) -> lis
                 return None
             readers.append(node.weight)
             continue
-        moved = _moved(node, value, shapes, axes)
+        moved = unit_axis(node, value, shapes, axes)
         if moved is None:
             return None
         axes[value] = moved
     return None if outputs & axes.keys() else readers
-
-
-def _moved(node: Node, value: int, shapes: Sequence[Shape], axes: Mapping[int, int]) -> int | None:
-    """Return the dimension of the units in the result of an operator, or None if it mixes units."""
-    source, found = node.values[0], {axes.get(operand) for operand in node.values}
-    axis = axes.get(source)
-    if axis is None or len(found) != 1:
-        return None
-    match node:
-        case ops.Transpose():
-            return node.order.index(axis)
-        case ops.Reduce() if axis not in node.axes:
-            return axis if node.keepdims else axis - sum(other < axis for other in node.axes)
-        case ops.MaxPool() | ops.AvgPool() if axis == len(shapes[source]) - len(node.kernel) - 1:
-            return axis
-        case ops.Flatten() if axis == 0:
-            return 0
-    same = all(shapes[operand] == shapes[value] for operand in node.values)
-    return axis if isinstance(node, _ELEMENTWISE) and same else None

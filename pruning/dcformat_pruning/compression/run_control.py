@@ -22,8 +22,11 @@ class RunControl:
         Called with a `StageProgress` after each batch.
     watch : callable, optional
         Called with each `Trial` when it is done.
+    before : int
+        Number of stages that the caller saved in `resume_dir` before, after which the others are numbered.
     """
 
     resume_dir: Path | str | None = None
     progress: Report | None = None
     watch: Callable[[Trial], None] | None = None
+    before: int = 0

@@ -18,15 +18,25 @@ from dcformat_pruning.compression.hidden_units import UnitGroup, zero_unread
 from dcformat_pruning.compression.packed_module import ExampleCall, Packed, export, pack, packed_metric
 from dcformat_pruning.compression.snapshots import Snapshot
 from dcformat_pruning.masks import PrunedAwayWarning
-from dcformat_pruning.recipes.recipe import Stage, StageContext
-from dcformat_pruning.recipes.running import Run
-from dcformat_pruning.recipes.stage_library import folded, prune_gradually, quantise_and_finetune, share_in_portions
+from dcformat_pruning.training_stages.running import Run
+from dcformat_pruning.training_stages.stage import Stage, StageContext
+from dcformat_pruning.training_stages.stage_library import (
+    folded,
+    prune_gradually,
+    quantise_and_finetune,
+    share_in_portions,
+)
 
 #: Estimated work of making and measuring a file, in epochs.
 PACKING = 0.3
 
-#: The stages of a trial, whose number follows in their names.
+#: The stages of a trial.
 STAGES = ("prune", "share", "settle", "pack")
+
+
+def stage_names(number: int | None) -> list[str]:
+    """Return the names of a trial's stages, with its number unless the run has only this trial."""
+    return [name if number is None else f"{name}-{number}" for name in STAGES]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +73,8 @@ class Trials:
         The hidden units of the module.
     alive : mapping of str to Tensor
         Masks of the weights that may be kept.
+    numbered : bool
+        Whether the run may have several trials.
     """
 
     module: nn.Module
@@ -71,13 +83,14 @@ class Trials:
     settings: Settings
     groups: Sequence[UnitGroup]
     alive: Mapping[str, Tensor]
+    numbered: bool
 
     def attempt(self, number: int, keep: int, begin: Snapshot) -> Tried:
         """Compress the network that `begin` holds to `keep` weights."""
         begin.restore()
         settings, run = self.settings, self.run
         pruning, sharing, settling = settings.plans()
-        names = [f"{name}-{number}" for name in STAGES]
+        names = stage_names(number if self.numbered else None)
         with warnings.catch_warnings():  # The result names the layers that lost all of their weights.
             warnings.simplefilter("ignore", PrunedAwayWarning)
             power, floor = settings.power, settings.floor
@@ -109,7 +122,8 @@ class Trials:
 
     def packed(self, model: Model, number: int, metric: float) -> Packed:
         """Return the file of a trial's model, with the metrics of its stages and of the file as metadata."""
-        stages = [self.run.reports[0], *(r for r in self.run.reports if r.stage.endswith(f"-{number}") and not r.size)]
-        figures = [f"{report.stage.partition('-')[0]} {report.metric:.4f}" for report in stages]
+        found = {report.stage: report.metric for report in self.run.reports}
+        own = zip(STAGES[:-1], stage_names(number if self.numbered else None), strict=False)
+        figures = [f"dense {found['dense']:.4f}", *(f"{short} {found[name]:.4f}" for short, name in own)]
         metrics = ", ".join([*figures, f"file {metric:.4f}"])
         return pack(replace(model, metadata={**self.settings.metadata, "metrics": metrics}), self.settings.mode)

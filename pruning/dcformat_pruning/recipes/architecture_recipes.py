@@ -1,7 +1,8 @@
 """`compress_architecture`: train, prune, share and fine-tune one of the LeNets by a recipe.
 
-Each stage of the recipe is saved when it is done. A run that was interrupted continues from its last complete stage,
-and ends with the same result as a run without interruption.
+The recipe `classic` has stages of its own. The others train a dense network, and a teacher for the smallest files, and
+leave the rest to `dcformat_pruning.compress`. Each stage is saved when it is done. A run that was interrupted continues
+from its last complete stage, and ends with the same result as a run without interruption.
 """
 
 from __future__ import annotations
@@ -14,18 +15,23 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dcformat.model import Model
+from dcformat.transforms import reorder_units
+from dcformat_pruning.compression import Goal, RunControl, compress
 from dcformat_pruning.data import PREPROCESSING, training_data
 from dcformat_pruning.export.architecture_export import architecture_model
 from dcformat_pruning.lenets import build, load_weights
-from dcformat_pruning.meter import Meter, Report
+from dcformat_pruning.masks import all_weights
+from dcformat_pruning.meter import Meter, Report, StageProgress
+from dcformat_pruning.objectives import Classification
 from dcformat_pruning.recipes.classic import CLASSIC
 from dcformat_pruning.recipes.default import DEFAULT
-from dcformat_pruning.recipes.recipe import Recipe, Result, StageContext
-from dcformat_pruning.recipes.running import Run
+from dcformat_pruning.recipes.recipe import Recipe, RecipeGoal
 from dcformat_pruning.recipes.smallest import EXTREME, RECORD
+from dcformat_pruning.shrinking import keep_best_units
 from dcformat_pruning.state_dicts import load_checkpoint
 from dcformat_pruning.training import evaluate, resolve_device
+from dcformat_pruning.training_stages.running import Run
+from dcformat_pruning.training_stages.stage import Result, StageContext, StageReport
 
 #: Name of a recipe to architecture to recipe.
 RECIPES: Mapping[str, Mapping[str, Recipe]] = {
@@ -34,6 +40,10 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
     "record": RECORD,
     "extreme": EXTREME,
 }
+
+
+#: The stages of `compress`, if it tries one network: the dense network, and those of the trial.
+_STAGES = ("dense", "prune", "share", "settle", "pack")
 
 
 def compress_architecture(
@@ -102,20 +112,50 @@ def compress_architecture(
     run = Run(module, context, resume_dir, settings)
     for stage in chosen.stages:
         run.stage(stage)
-    metadata = {"recipe": recipe, "seed": str(seed), **chosen.notes}
-    model = _finished(chosen, architecture_model(module, architecture, PREPROCESSING, metadata), module, context)
-    return Result(model, module.eval(), chosen.mode, tuple(run.reports))
+    reports = tuple(run.reports)
+    metadata = {"recipe": recipe, "seed": str(seed)}
+    if chosen.goal is not None:
+        reports += _compressed(chosen.goal, module, context, resume_dir, len(chosen.stages))
+    model = architecture_model(module, architecture, PREPROCESSING, metadata)
+    if chosen.goal is not None:
+        if context.meter is not None:
+            context.meter.begin(len(chosen.stages) + len(_STAGES))
+        model = reorder_units(model, "fast")
+        load_weights(module, {name: torch.from_numpy(tensor.to_dense()) for name, tensor in model.tensors.items()})
+    return Result(model, module.eval(), chosen.mode, reports)
 
 
-def _finished(recipe: Recipe, model: Model, module: nn.Module, context: StageContext) -> Model:
-    """Return the finished model of the recipe, and give the module the same weights."""
-    if recipe.finish is None:
-        return model
-    if context.meter is not None:
-        context.meter.begin(len(recipe.stages))
-    model = recipe.finish(model)
-    load_weights(module, {name: torch.from_numpy(tensor.to_dense()) for name, tensor in model.tensors.items()})
-    return model
+def _compressed(
+    goal: RecipeGoal, module: nn.Sequential, context: StageContext, folder: Path | str | None, before: int
+) -> tuple[StageReport, ...]:
+    """Compress the dense network by its best units, and return the reports of the stages that train it."""
+    keep_best_units(module, goal.units)
+    prune, share, settle = (context.epochs(plan.epochs) for plan in goal.settings.plans())
+    made = compress(
+        module,
+        train=goal.source(context),
+        validate=context.validate,
+        goal=Goal(density=goal.keep / sum(all_weights(module).alive.values())),
+        settings=replace(goal.settings, epochs=(prune, share, settle), seed=context.seed),
+        step=Classification(),
+        control=RunControl(folder, None if context.meter is None else _continued(context.meter, before), before=before),
+    )
+    return tuple(report for report in made.stages if report.stage in _STAGES[1:-1])
+
+
+def _continued(meter: Meter, before: int) -> Report:
+    """Return a callback that reports the stages of `compress` as those that follow the recipe's own."""
+    entered = set[int]()
+
+    def report(step: StageProgress) -> None:
+        number = before + step.number - 1
+        if number not in entered:
+            entered.add(number)
+            meter.begin(number)
+        if step.total:
+            meter.count(step.unit, step.done, step.total, step.figures)
+
+    return report
 
 
 def _meter(progress: Report, recipe: Recipe, context: StageContext) -> Meter:
@@ -124,7 +164,11 @@ def _meter(progress: Report, recipe: Recipe, context: StageContext) -> Meter:
     for stage in recipe.stages:
         cost = recipe.cost if stage.cost is None else stage.cost
         work.append((stage.name, cost * context.epochs(stage.epochs) if stage.epochs else 0.0))
-    return Meter(progress, [*work, ("order units", 1.0)] if recipe.finish else work)
+    if recipe.goal is not None:
+        epochs = [0, *(context.epochs(plan.epochs) for plan in recipe.goal.settings.plans()), 0]
+        work += [(name, recipe.cost * count) for name, count in zip(_STAGES, epochs, strict=True)]
+        work.append(("order units", 1.0))
+    return Meter(progress, work)
 
 
 def recipe_for(architecture: str, recipe: str) -> Recipe:

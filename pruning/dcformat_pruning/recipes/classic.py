@@ -15,8 +15,8 @@ from collections.abc import Mapping
 
 from dcformat_pruning.data import Augmentation
 from dcformat_pruning.recipes.recipe import Recipe
-from dcformat_pruning.recipes.stage_library import finetune, pool, prune, retrain, share_each, train
 from dcformat_pruning.training import TrainingPlan
+from dcformat_pruning.training_stages.stage_library import finetune, pool, prune, retrain, share_each, train
 
 _LIGHT = pool(Augmentation(shift=1.5, rotate=8.0, scale=0.08, shear=0.08), 8)
 

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import nn
 
+from dcformat_pruning.compression import Settings
 from dcformat_pruning.data import Augmentation
 from dcformat_pruning.feeds import Feed
-from dcformat_pruning.recipes.recipe import Recipe, Stage, StageContext
-from dcformat_pruning.recipes.stage_library import (
-    ordered,
-    pool,
-    prune_gradually,
-    quantise_and_finetune,
-    share_in_portions,
-    train,
-)
+from dcformat_pruning.recipes.recipe import Recipe, RecipeGoal
 from dcformat_pruning.training import TrainingPlan
+from dcformat_pruning.training_stages.stage import Stage, StageContext
+from dcformat_pruning.training_stages.stage_library import pool, train
 
 _AUGMENTATION = Augmentation(shift=1.5, rotate=10.0, scale=0.1, shear=0.1)
 _COPIES = 16
@@ -70,39 +66,32 @@ def taught(context: StageContext) -> Feed:
     return context.pool(_AUGMENTATION, _COPIES, network)
 
 
-def _lenet_300_100(keep: int, units: Mapping[str, int], clusters: int, bits: int) -> Recipe:
-    """Return a recipe that keeps `keep` weights of LeNet-300-100, with `clusters` values of `bits` bits in a layer."""
+_SETTINGS = Settings(
+    lr=(8e-3, 2e-3, 5e-4), batch=256, clusters=8, bits=6, levels=7, distill=0.0, floor=0.0, mode="tiny"
+)
+
+_TEACH = teach(TrainingPlan(epochs=9, lr=2.5e-3, batch=128, ema=0.999))
+
+
+def _lenet_300_100(keep: int, units: Mapping[str, int], settings: Settings) -> Recipe:
+    """Return a recipe that keeps `keep` weights of LeNet-300-100."""
     return Recipe(
-        stages=(
-            train(TrainingPlan(epochs=4, lr=2e-3), _IMAGES),
-            teach(TrainingPlan(epochs=9, lr=2.5e-3, batch=128, ema=0.999)),
-            prune_gradually(TrainingPlan(epochs=240, lr=8e-3), keep, taught, units),
-            share_in_portions(TrainingPlan(epochs=45, lr=2e-3), clusters, taught),
-            quantise_and_finetune(TrainingPlan(epochs=3, lr=5e-4), bits, 7, taught),
-        ),
-        mode="tiny",
-        finish=ordered("fast"),
+        stages=(train(TrainingPlan(epochs=4, lr=2e-3), _IMAGES), _TEACH),
+        goal=RecipeGoal(keep, units, taught, replace(settings, epochs=(240, 45, 3))),
     )
 
 
 RECORD: Mapping[str, Recipe] = {
-    "lenet-300-100": _lenet_300_100(3200, {"fc1": 200, "fc2": 80}, clusters=8, bits=6),
+    "lenet-300-100": _lenet_300_100(3200, {"fc1": 200, "fc2": 80}, _SETTINGS),
     "lenet-5": Recipe(
-        stages=(
-            train(TrainingPlan(epochs=2, lr=2e-3, batch=128), _IMAGES),
-            teach(TrainingPlan(epochs=9, lr=2.5e-3, batch=128, ema=0.999)),
-            prune_gradually(TrainingPlan(epochs=100, lr=8e-3), 2250, taught, {"conv1": 10, "conv2": 25, "fc1": 120}),
-            share_in_portions(TrainingPlan(epochs=24, lr=2e-3), 8, taught),
-            quantise_and_finetune(TrainingPlan(epochs=3, lr=5e-4), 6, 7, taught),
-        ),
+        stages=(train(TrainingPlan(epochs=2, lr=2e-3, batch=128), _IMAGES), _TEACH),
+        goal=RecipeGoal(2250, {"conv1": 10, "conv2": 25, "fc1": 120}, taught, replace(_SETTINGS, epochs=(100, 24, 3))),
         cost=7.0,
-        mode="tiny",
-        finish=ordered("fast"),
     ),
 }
 
 #: The fewest bytes for an accuracy of 95.83 %, which Rakivnenko's article of 2025 (docs/study.md) reports for a network
 #: with 65 times fewer parameters.
 EXTREME: Mapping[str, Recipe] = {
-    "lenet-300-100": _lenet_300_100(920, {"fc1": 60, "fc2": 30}, clusters=6, bits=5),
+    "lenet-300-100": _lenet_300_100(920, {"fc1": 60, "fc2": 30}, replace(_SETTINGS, clusters=6, bits=5)),
 }

@@ -12,9 +12,9 @@ from torch import nn
 
 from dcformat.files import replacing
 from dcformat_pruning.lenets import CheckpointError
-from dcformat_pruning.recipes.saved_stages import SavedStage, load_stage, save_stage
 from dcformat_pruning.study.article import RepeatedRow
 from dcformat_pruning.study.network_comparison import NetworkRow
+from dcformat_pruning.training_stages.saved_stages import SavedStage, load_stage, save_stage
 
 R = TypeVar("R", RepeatedRow, NetworkRow)
 

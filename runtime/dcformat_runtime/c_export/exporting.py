@@ -25,7 +25,7 @@ from dcformat_runtime.c_export.step_context import StepContext
 from dcformat_runtime.c_export.step_writer import write_step
 from dcformat_runtime.c_export.steps import FusedStep, find_steps
 from dcformat_runtime.c_export.tensor_data import TensorData
-from dcformat_runtime.c_export.unread_channels import without_unread_channels
+from dcformat_runtime.c_export.unread_units import without_unread_units
 from dcformat_runtime.c_export.value_ranges import Calibration, calibrate
 from dcformat_runtime.network import check_graph, matrices
 from dcformat_runtime.session import Session
@@ -133,9 +133,9 @@ def export_c(
     assert graph is not None
     _check_limits(model, graph, shapes, max_memory, max_work)
     fixed_point = options.numbers != "float32"
-    # The order of some sums in the runtime depends on the shapes, so steps are found before channels are removed.
+    # The order of some sums in the runtime depends on the shapes, so steps are found before units are removed.
     steps = find_steps(graph, {name: tensor.shape for name, tensor in model.tensors.items()}, fixed_point)
-    tensors = without_unread_channels(graph, shapes, _dense(model))
+    tensors = without_unread_units(graph, shapes, _dense(model))
     shapes = graph.shapes({name: tensor.shape for name, tensor in tensors.items()})
     floats = _float_inputs(model, graph, inputs)
     calibration = None

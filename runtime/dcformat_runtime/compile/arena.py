@@ -9,9 +9,10 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from dcformat.graph import Concat, Conv, Flatten, Linear, Pair, Shape
-from dcformat_runtime.compile.constants import ALIGN, aligned
+from dcformat_runtime.compile.constants import aligned
 from dcformat_runtime.isa import LEAD
 from dcformat_runtime.network import Network
+from dcformat_runtime.program_record import ALIGN
 
 #: The size, in floats, of an arena that nothing limits yet.
 _ENDLESS = 1 << 256
@@ -69,7 +70,7 @@ class Home(NamedTuple):
 
 
 class Planes(NamedTuple):
-    """How far the channels of a value lie apart, for one image (`flat`) or with each image in a lane.
+    """The distances between the channels of values, for one image (`flat`) or with each image in a lane.
 
     For one image, channels are filled up to whole cache lines. Those of the sizes ``(height, width)`` in `lined` have
     room for a line of zeros after them, and one before the first. The values that `copies` numbers have room for so

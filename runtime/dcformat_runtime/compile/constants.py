@@ -11,22 +11,13 @@ import numpy.typing as npt
 from dcformat.errors import LimitError
 from dcformat_runtime.compile.tables import Int32s, Window
 from dcformat_runtime.isa import MAX_WORD
+from dcformat_runtime.program_record import ALIGN, aligned_zeros
 from dcformat_runtime.weight_matrices import Floats
-
-#: The number of floats in a cache line.
-ALIGN = 16
 
 
 def aligned(n: int) -> int:
     """Round up to whole cache lines."""
     return -(-n // ALIGN) * ALIGN
-
-
-def aligned_zeros(n: int) -> Floats:
-    """Return `n` zeros that start on a cache line."""
-    raw = np.zeros(n + ALIGN, np.float32)
-    start = -raw.ctypes.data % (4 * ALIGN) // 4
-    return raw[start : start + n]
 
 
 class Room:

@@ -109,7 +109,7 @@ def predict(
     call = _call(network, backend, exact)
     rows.append(MemoryRow("a call with one input", call))
     if threads is None:
-        threads = _fitting(arena, rows, limit)
+        threads = cpu.threads_in(None if limit is None else limit - sum(row.bytes for row in rows), arena)
     rows.append(MemoryRow("arenas of the kernels for many inputs", arena * threads))
     # No call runs while a network is made ready.
     making = max(_making(weights, backend), 16 * max(biases, default=0), 4 * words)
@@ -142,14 +142,6 @@ def _largest(costs: tuple[int, int], weights: list[Matrix]) -> int:
 
 def _require(rows: list[MemoryRow], limit: int | None) -> None:
     require_memory("running the network", sum(row.bytes for row in rows), limit)
-
-
-def _fitting(arena: int, rows: list[MemoryRow], limit: int | None) -> int:
-    """Return how many threads, from one to the number of cores, can have `arena` bytes each in addition to `rows`."""
-    cores = cpu.cores()
-    return (
-        cores if limit is None or not arena else max(1, min(cores, (limit - sum(row.bytes for row in rows)) // arena))
-    )
 
 
 def _weights(network: Network) -> list[Matrix]:

@@ -6,11 +6,11 @@ from math import prod
 
 from dcformat.graph import Conv
 from dcformat_runtime import isa
-from dcformat_runtime.compile.arena import Planes
+from dcformat_runtime.compile.arena import ArenaBuffer, Planes
 from dcformat_runtime.compile.choices import ROW_BLOCK_NS, column_ns, has_row_blocks, is_depthwise, window_kernel
 from dcformat_runtime.compile.constants import ConvPlace, CsrPlace, QuadPlace, RowBlockPlace, ShiftedPlace, aligned
 from dcformat_runtime.compile.emitter import ENDLESS, SCRATCHES, CsrLoop, Emitter, Place, emit_pad_copy, pools_pairs
-from dcformat_runtime.compile.shifts import shift_copies
+from dcformat_runtime.compile.shifts import is_split, quarters, shift_copies
 from dcformat_runtime.compile.weights import VectorTables
 from dcformat_runtime.kernels.simd_widths import (
     BLOCK,
@@ -148,23 +148,40 @@ class OneImage(Emitter):
         )  # fmt: skip
 
     def _shifted(self, layer: Layer, table: ShiftedPlace, place: Place) -> None:
-        """Emit a product that shifts sums, after it has cleared the lines between the channels of its input."""
-        value = layer.inputs[0]
-        shape, source = layer.in_shapes[0], self.place(value).at
-        step, positions, lead = self.planes.step(shape), prod(shape[1:]), self.planes.lead(shape)
-        between = step - positions
-        self.emit("clear", 0, Place(source - between, 1), shape[0], count=between, times=shape[0] + 1, step=step)
-        copied = (lead + self.planes.size(shape)) // BLOCK
-        for phase, distance in shift_copies(shape, self.planes):
-            self.emit("block_copy", source - lead + phase, Place(source - lead + distance, 1), copied, blocks=copied)
-        blocks = -(-positions // BLOCK)
+        """Emit a product that shifts sums."""
+        buffer = self._split(layer) if is_split(layer) else None
+        source = self._cleared(layer) if buffer is None else buffer.at
+        blocks = -(-prod(layer.conv_shape[1:]) // BLOCK)
         tiles = -(-blocks // table.max_blocks)
         cost = table.entries * blocks * _SHIFTED_NS + table.rows * table.runs * tiles * 10.0
         fields = {name: getattr(table, name) for name in ShiftedPlace._fields if name != "entries"}
         self.emit(
-            "shifted_product", source - lead, place, cost, **fields, target_row=self.planes.step(layer.conv_shape),
+            "shifted_product", source, place, cost, **fields, target_row=self.planes.step(layer.conv_shape),
             blocks=blocks, bounds=self.weights.bounds(layer), residual=self.residual(layer),
         )  # fmt: skip
+        if buffer is not None:
+            self.arena.give(buffer)
+
+    def _cleared(self, layer: Layer) -> int:
+        """Clear the lines between the channels of a layer's input, and copy it; return where it begins."""
+        shape, source = layer.in_shapes[0], self.place(layer.inputs[0]).at
+        step, lead = self.planes.step(shape), self.planes.lead(shape)
+        between = step - prod(shape[1:])
+        self.emit("clear", 0, Place(source - between, 1), shape[0], count=between, times=shape[0] + 1, step=step)
+        blocks = (lead + self.planes.size(shape)) // BLOCK
+        for phase, distance in shift_copies(shape, self.planes):
+            self.emit("block_copy", source - lead + phase, Place(source - lead + distance, 1), blocks, blocks=blocks)
+        return source - lead
+
+    def _split(self, layer: Layer) -> ArenaBuffer:
+        """Split each channel of a layer's input into quarters."""
+        (channels, height, width), (step, lead) = layer.in_shapes[0], quarters(layer)
+        buffer = self.arena.take(channels * 4 * step)
+        self.emit(
+            "split", self.place(layer.inputs[0]).at, Place(buffer.at, 1), channels * height * width / 8,
+            channels=channels, height=height, width=width, plane=self.plane(layer.inputs[0]), quarter=step, lead=lead,
+        )  # fmt: skip
+        return buffer
 
     def _depthwise(self, layer: Layer) -> None:
         """Emit a depthwise convolution, which copies each channel just before it multiplies it."""

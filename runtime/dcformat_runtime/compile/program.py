@@ -14,7 +14,6 @@ import numpy as np
 
 from dcformat.errors import LimitError
 from dcformat.graph import Flatten
-from dcformat.records import record
 from dcformat_runtime import isa
 from dcformat_runtime.compile.arena import Arena, Homes, Planes, homes
 from dcformat_runtime.compile.constants import Constants
@@ -24,44 +23,13 @@ from dcformat_runtime.compile.shifts import image_planes
 from dcformat_runtime.compile.weights import Weights
 from dcformat_runtime.cpu import Vectors
 from dcformat_runtime.network import Network
-from dcformat_runtime.weight_matrices import Floats
+from dcformat_runtime.program_record import Program, TilePlan
 
 #: Convolutions run for 16 images together if all their values have at most this many floats, so that they fit in the
 #: caches.
 _LANES_LIMIT = 1 << 22
 #: A network with more layers has only the program for one image.
 _MANY_LAYERS = 1 << 10
-
-
-class TilePlan:
-    """A way to run a tile of `tile` images, in groups of `lanes` images.
-
-    `names` and `costs` (estimated nanoseconds) describe each stage's operators, in order.
-    """
-
-    __slots__ = ("address", "costs", "lanes", "names", "tile")
-
-    def __init__(self, tile: int, lanes: int) -> None:
-        self.tile, self.lanes, self.address = tile, lanes, 0
-        self.names: tuple[list[str], list[str]] = ([], [])
-        self.costs: tuple[list[float], list[float]] = ([], [])
-
-    def cost(self, images: int) -> float:
-        """Return the estimated nanoseconds for `images` images, at most one tile."""
-        return -(-images // self.lanes) * sum(self.costs[0]) + sum(self.costs[1])
-
-
-@record
-class Program:
-    """The inputs of a kernel: the array `mem`, and the size of its arena in floats.
-
-    `choices[r]` is the plan when r images are left, and `costs[r]` the estimated nanoseconds for them.
-    """
-
-    mem: Floats
-    arena: int
-    choices: tuple[TilePlan, ...]
-    costs: tuple[float, ...]
 
 
 def build(network: Network, exact: bool, vectors: Vectors, *, single: bool) -> Program:

@@ -15,7 +15,7 @@ import numpy as np
 from dcformat.graph import Conv, Shape
 from dcformat_runtime.compile.arena import Planes
 from dcformat_runtime.compile.choices import conv_product, is_depthwise, matrix_of
-from dcformat_runtime.compile.constants import Room, ShiftedPlace
+from dcformat_runtime.compile.constants import Room, ShiftedPlace, aligned
 from dcformat_runtime.compile.tables import EntryTable, Window
 from dcformat_runtime.compile.tiling import RUNS
 from dcformat_runtime.cpu import Vectors
@@ -33,8 +33,9 @@ _BLOCK_NS = tuple(1024 * kib for kib in (24, 40, 80, 144, 1024, 4096)), (0.16, 0
 
 
 def image_planes(network: Network, exact: bool, vectors: Vectors) -> Planes:
-    """Return how the values of one image lie: those that a shifted convolution may read have lines of zeros."""
-    shapes = {layer.inputs[0]: layer.in_shapes[0] for layer in network.layers if is_shifted(layer, exact, vectors)}
+    """Return how the values of one image lie: those that shifted convolutions read in place have lines of zeros."""
+    layers = (layer for layer in network.layers if is_shifted(layer, exact, vectors) and not is_split(layer))
+    shapes = {layer.inputs[0]: layer.in_shapes[0] for layer in layers}
     lined = frozenset((height, width) for _, height, width in shapes.values())
     return Planes(True, lined, {value: len(_phases(shape[2])) for value, shape in shapes.items()})
 
@@ -42,19 +43,28 @@ def image_planes(network: Network, exact: bool, vectors: Vectors) -> Planes:
 def is_shifted(layer: Layer, exact: bool, vectors: Vectors) -> bool:
     """Return whether a convolution of one image shifts its sums, which are then not in the order of exact sums."""
     node = layer.node
-    if exact or not isinstance(node, Conv) or not layer.inputs[0]:
+    if exact or not isinstance(node, Conv) or matrix_of(layer).shape[2:] != (3, 3):
         return False
-    plain = node.stride == node.dilation == node.padding == (1, 1) and matrix_of(layer).shape[2:] == (3, 3)
-    if not plain or is_depthwise(layer) or conv_product(layer, True, exact, vectors) != "rows":
+    if not node.dilation == node.padding == (1, 1) or is_depthwise(layer):
         return False
     _, height, width = layer.in_shapes[0]
+    fits = layer.inputs[0] > 0 if node.stride == (1, 1) else is_split(layer) and height % 2 == width % 2 == 0
+    if not fits or conv_product(layer, True, exact, vectors) != "rows":
+        return False
+    _, height, width = layer.conv_shape
     granule, widths = _granule(width), _widths(vectors.max_blocks)
     rest = -(-height * width // BLOCK) % granule
     return height * width > 1 and granule in widths and (not rest or rest in widths)
 
 
+def is_split(layer: Layer) -> bool:
+    """Return whether a shifted convolution reads its input by quarters: with a stride of 2."""
+    assert isinstance(layer.node, Conv)
+    return layer.node.stride == (2, 2)
+
+
 def _phases(width: int) -> list[int]:
-    """Return by how much the lines before and after a block are out of step with blocks, if they are.
+    """Return the offsets from blocks of the lines before and after a block, if they differ.
 
     A copy of the value that begins so much later brings them into step, so that no load crosses cache lines.
     """
@@ -74,18 +84,47 @@ def shift_copies(shape: Shape, planes: Planes) -> list[ShiftCopy]:
     return [ShiftCopy(phase, k * apart) for k, phase in enumerate(_phases(shape[2]), 1)]
 
 
+class Quarters(NamedTuple):
+    """How a channel is split: into its even lines, of which each has its even and its odd columns, and its odd lines.
+
+    Quarters lie `step` floats apart and have `lead` floats before them, which end with a line of zeros for odd lines.
+    """
+
+    step: int
+    lead: int
+
+
+def quarters(layer: Layer) -> Quarters:
+    """Return how the input of a convolution with a stride of 2 is split."""
+    _, height, width = layer.conv_shape
+    lead = aligned(width)
+    return Quarters(lead + aligned(height * width + BLOCK), lead)
+
+
 def shifted_window(layer: Layer, planes: Planes) -> Window:
-    """Return how a convolution reads its input, beginning with the zeros before it."""
-    shape = layer.in_shapes[0]
-    _, height, width = shape
-    distances = {0: 0, **dict(shift_copies(shape, planes))}
-    shifts = (-width, 0, width)
-    lines = tuple(planes.lead(shape) + shift // BLOCK * BLOCK + distances[shift % BLOCK] for shift in shifts)
-    return Window(range(0), 1, 1, 0, (1, 1, height, width), False, planes.step(shape), 0, width, lines=lines)
+    """Return how a convolution reads its quarters, or its input, beginning with the zeros before it."""
+    _, height, width = layer.conv_shape
+    if is_split(layer):
+        step, lead = quarters(layer)
+        # An element of the kernel before the middle one reads odd lines or columns, one place earlier.
+        taps = tuple(
+            lead + step * (2 * (ky != 1) + (kx != 1)) - width * (ky == 0) for ky in range(3) for kx in range(3)
+        )
+        plane = 4 * step
+    else:
+        shape = layer.in_shapes[0]
+        distances = {0: 0, **dict(shift_copies(shape, planes))}
+        taps = tuple(
+            planes.lead(shape) + shift // BLOCK * BLOCK + distances[shift % BLOCK]
+            for shift in (-width, 0, width)
+            for _ in range(3)
+        )
+        plane = planes.step(shape)
+    return Window(range(0), 1, 1, 0, (1, 1, height, width), False, plane, 0, width, taps=taps)
 
 
 def _granule(width: int) -> int:
-    """Return the least number of blocks that hold whole lines."""
+    """Return the smallest number of blocks that hold whole lines."""
     return width // gcd(width, BLOCK)
 
 
@@ -95,21 +134,21 @@ def _widths(max_blocks: int) -> list[int]:
 
 
 class _Tiling(NamedTuple):
-    """The most blocks in a tile, and the number of runs of channels."""
+    """Maximum number of blocks in a tile, and the number of runs of channels."""
 
     max_blocks: int
     runs: int
 
 
 @lru_cache(256)
-def _tiling(matrix: Shape, entries: int, source: Shape, max_blocks: int) -> _Tiling:
+def _tiling(matrix: Shape, entries: int, source: Shape, split: bool, max_blocks: int) -> _Tiling:
     """Return the fastest tiling for `entries` entries; large tiles have fewer ends of rows, and read more at a time."""
     channels, height, width = source
     blocks = -(-height * width // BLOCK)
     k, runs = np.meshgrid(_fitting(width, max_blocks), [n for n in RUNS if n <= channels])
     pieces = -(-blocks // k)
     each = -(-blocks // pieces)
-    size = 4 * channels / runs * (BLOCK * each + 2 * width)
+    size = 4 * channels / runs * ((4 if split else 1) * BLOCK * each + 2 * width)
     ends = matrix[0] * runs * (_ROW_NS + each * _SUM_NS)
     best = (pieces * (ends + entries * (_ENTRY_NS + each * np.interp(size, *_BLOCK_NS)))).argmin()
     return _Tiling(int(k.flat[best]), int(runs.flat[best]))
@@ -126,10 +165,11 @@ def _next_tiles(most: int, fitting: list[int]) -> list[int]:
 
 
 def place_shifted(room: Room, layer: Layer, max_blocks: int) -> ShiftedPlace:
-    """Make room for the tables of a convolution."""
+    """Reserve memory for the tables of a convolution."""
     matrix, skip = matrix_of(layer), room.skip
-    width = layer.in_shapes[0][2]
-    most, runs = _tiling(matrix.shape, matrix.nnz, layer.in_shapes[0], max_blocks)
+    _, height, width = layer.conv_shape
+    source = layer.in_shapes[0][0], height, width
+    most, runs = _tiling(matrix.shape, matrix.nnz, source, is_split(layer), max_blocks)
     indptr, order = skip(_COLUMNS * (runs * matrix.rows + 1)), skip(matrix.rows)
     indices, values, bias = skip(matrix.nnz), skip(matrix.nnz), skip(matrix.rows)
     place = ShiftedPlace(
@@ -142,18 +182,21 @@ def place_shifted(room: Room, layer: Layer, max_blocks: int) -> ShiftedPlace:
     return place
 
 
-def write_shifted(out: Floats, place: ShiftedPlace, weight: Sparse, bias: Floats, table: EntryTable) -> None:
-    """Lay out the rows for each column of the kernel."""
+def write_shifted(
+    out: Floats, place: ShiftedPlace, weight: Sparse, bias: Floats, table: EntryTable, split: bool
+) -> None:
+    """Lay out the rows for each column of the kernel, except that the last of quarters joins the middle one."""
     from dcformat_runtime.kernels import row_layout
 
     words, rows, starts, done = out.view(np.int32), weight.rows, place.runs * weight.rows + 1, 0
     ranks = np.empty(int(np.diff(weight.indptr).max(initial=0)) + 2, np.int64)
+    lists = np.array([0, 1, 1 if split else 2])[table.columns % _COLUMNS]
     for column in range(_COLUMNS):
         indptr = words[place.indptr + column * starts :][:starts]
         left = weight.nnz - done
         row_layout.lay_out(
             weight.indptr, table.keys, weight.values, bias,
-            np.where(table.columns % _COLUMNS == column, table.places, -1).astype(np.int32), table.bounds, ranks,
+            np.where(lists == column, table.places, -1).astype(np.int32), table.bounds, ranks,
             words[place.order :][:rows], indptr, words[place.indices + done :][:left],
             out[place.values + done :][:left], out[place.bias :][:rows],
         )  # fmt: skip

@@ -190,7 +190,7 @@ class Window(NamedTuple):
     channel's copy, or of the input if it is not copied. `plane` is the distance between channels in positions.
     `line_blocks` and `width` say how outputs lie in lines (opcode "csr_product"). `half` is the distance between half
     blocks in the copy, if outputs are half blocks. `needed` is the number of columns of the copy that are read.
-    `lines` has the places that the rows of the kernel read, if sums are shifted and so all its columns read the same.
+    If sums are shifted, `taps` has the place that each element of the kernel reads.
     """
 
     starts: range
@@ -204,7 +204,7 @@ class Window(NamedTuple):
     width: int
     half: int = 0
     needed: int = 0
-    lines: tuple[int, ...] = ()
+    taps: tuple[int, ...] = ()
 
 
 class ConvManner(NamedTuple):
@@ -335,10 +335,10 @@ def conv_columns(columns: Ints, shape: Shape, layer: Layer, view: Window, flat: 
     node = layer.node
     assert isinstance(node, Conv)
     channel, inner = np.divmod(columns, shape[2] * shape[3])
+    if view.taps:
+        return np.asarray(np.array(view.taps)[inner] + channel * view.plane, np.int64)
     ky, kx = np.divmod(inner, shape[3])
     (stride_h, stride_w), (down, right) = node.stride, node.dilation
-    if view.lines:
-        return np.asarray(np.array(view.lines)[ky] + channel * view.plane, np.int64)
     _, phases, rows, cols = view.shape
     y, x = ky * down, kx * right
     variant, x = (kx, 0 * x) if flat and view.copied and view.half != BLOCK else (x % stride_w, x // stride_w)

@@ -34,7 +34,7 @@ from dcformat_runtime.compile.constants import (
     ShiftedPlace,
     aligned,
 )
-from dcformat_runtime.compile.shifts import is_shifted, place_shifted, shifted_window, write_shifted
+from dcformat_runtime.compile.shifts import is_shifted, is_split, place_shifted, shifted_window, write_shifted
 from dcformat_runtime.compile.sparse_rows import place_quads, place_rows, put_quads, put_rows
 from dcformat_runtime.compile.tables import (
     Int32s,
@@ -202,7 +202,7 @@ class Weights:
         if layer.weight is not None:
             weight, bias = _parameters(layer)
             table = conv_entries(weight, layer, view, True, place.runs)
-            self.room.write_later(lambda out: write_shifted(out, place, weight, bias, table))
+            self.room.write_later(lambda out: write_shifted(out, place, weight, bias, table, is_split(layer)))
         return place
 
     def _depthwise(self, layer: Layer) -> DepthwisePlace:

@@ -69,6 +69,31 @@ def clear_lines(a: Array, j: int, step: int, lines: int, floats: int) -> None:
         a[j + r * step :][:floats] = 0
 
 
+class Splitting(NamedTuple):
+    """How lines that begin `source_step` floats apart are split: their `columns` even floats lie in adjacent lines.
+
+    The odd floats lie `apart` floats after them.
+    """
+
+    source_step: int
+    lines: int
+    columns: int
+    apart: int
+
+
+@intrinsic(compiled_form("split_lines"))
+def split_lines(a: Array, i: int, j: int, how: Splitting) -> None:
+    """Split lines into their even and odd floats.
+
+    It writes whole blocks. A line overwrites what the line before it writes beyond its end.
+    """
+    for r in range(how.lines):
+        for column in range(0, how.columns, BLOCK):
+            pairs = a[i + r * how.source_step + 2 * column :][: 2 * BLOCK].copy()
+            for odd in range(2):
+                a[j + odd * how.apart + r * how.columns + column :][:BLOCK] = pairs[odd::2]
+
+
 @intrinsic(compiled_form("pool_pairs"))
 def pool_pairs(a: Array, source: int, width: int, y: int, columns: int, lines: int) -> None:
     """Write the maxima of 2 x 2 of a plane with lines of `width` floats: `lines` lines of `columns` outputs.

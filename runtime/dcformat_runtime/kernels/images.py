@@ -12,6 +12,7 @@ from dcformat_runtime import isa
 from dcformat_runtime.kernels.image_forms import (
     Region,
     Shifted,
+    Splitting,
     clear_lines,
     copy_even_lines,
     copy_lines,
@@ -19,6 +20,7 @@ from dcformat_runtime.kernels.image_forms import (
     pool_block,
     pool_line,
     pool_pairs,
+    split_lines,
 )
 from dcformat_runtime.kernels.simd import copy_half, word
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF
@@ -109,6 +111,25 @@ def _lines(
                 else:
                     for lane in range(0, lanes, HALF):
                         copy_half(a, begin + i * stride * lanes + lane, a, to + r * across + i * lanes + lane)
+
+
+@device
+def split(a: Array, mem: Array, op: int, source: int, target: int, part: int, parts: int) -> None:
+    """Split channels into quarters by the parity of lines and columns."""
+    channels = word(mem, op + isa.SPLIT_CHANNELS)
+    lines = word(mem, op + isa.SPLIT_HEIGHT) // 2
+    width = word(mem, op + isa.SPLIT_WIDTH)
+    plane = word(mem, op + isa.SPLIT_PLANE)
+    quarter = word(mem, op + isa.SPLIT_QUARTER)
+    lead = word(mem, op + isa.SPLIT_LEAD)
+    c = part
+    while c < channels:
+        to = target + 4 * quarter * c + lead
+        for odd in range(2):
+            at = source + c * plane + odd * width
+            split_lines(a, at, to + 2 * odd * quarter, Splitting(2 * width, lines, width // 2, quarter))
+        clear_lines(a, to + 2 * quarter - width // 2, quarter, 2, width // 2)
+        c += parts
 
 
 @device

@@ -18,7 +18,7 @@ from dcformat_runtime import isa
 from dcformat_runtime.kernels import control as words
 from dcformat_runtime.kernels.element_kernel import run_elements
 from dcformat_runtime.kernels.image_forms import clear_lines
-from dcformat_runtime.kernels.images import clip, pad_copy, pool, pool_all
+from dcformat_runtime.kernels.images import clip, pad_copy, pool, pool_all, split
 from dcformat_runtime.kernels.products import csc_product, csr_product, permute_product, sell16_product, shifted_product
 from dcformat_runtime.kernels.quads import quad_product
 from dcformat_runtime.kernels.simd import (
@@ -195,6 +195,8 @@ def _run_parts(a: Array, mem: Array, op: int, source: int, target: int, exact: i
         depthwise_product(a, mem, op, source, target, exact, part, parts)
     elif code == isa.PAD_COPY:
         pad_copy(a, mem, op, source, target, part, parts)
+    elif code == isa.SPLIT:
+        split(a, mem, op, source, target, part, parts)
     elif code == isa.BLOCK_COPY:
         blocks = word(mem, op + isa.BLOCK_COPY_BLOCKS)
         for b in range(part * blocks // parts, (part + 1) * blocks // parts):

@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 
 
 class Shifts(NamedTuple):
-    """Where shifted sums go, and what they lose.
+    """The places of shifted sums, and the elements that they lose.
 
     The sums of the first row go to the adjacent blocks from `y` on. The residual of a sum lies `residual` floats after
     its place. Where a row begins is in the same place of three lists, `columns` words apart: one for each column of the

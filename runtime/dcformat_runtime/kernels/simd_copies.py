@@ -121,6 +121,21 @@ def clear_lines() -> Any:
     return helper("Aiiii", types.void, write)
 
 
+def split_lines() -> Any:
+    """Write `image_forms.split_lines`."""
+
+    def write(w: Writer, a: Any, i: Any, j: Any, how: Any) -> None:
+        even, odd = (ir.Constant(ir.VectorType(I32, BLOCK), list(range(s, 2 * BLOCK, 2))) for s in (0, 1))
+        with w.loop(i64(0), how.lines, 1) as r, w.loop(i64(0), how.columns, BLOCK) as column:
+            at = w.plus(w.b.add(i, w.b.mul(r, how.source_step)), column, 2)
+            pair = w.load(a, at, vector(BLOCK)), w.load(a, w.plus(at, BLOCK), vector(BLOCK))
+            to = w.b.add(w.b.add(j, w.b.mul(r, how.columns)), column)
+            w.store(w.b.shuffle_vector(*pair, even), a, to)
+            w.store(w.b.shuffle_vector(*pair, odd), a, w.b.add(to, how.apart))
+
+    return helper("AiiR", types.void, write)
+
+
 def transpose() -> Any:
     """Write `simd.transpose`."""
 

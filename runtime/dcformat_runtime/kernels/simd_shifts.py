@@ -1,4 +1,4 @@
-"""The compiled form of the helper of `shift_forms`, which says what it does."""
+"""The compiled form of the helper that `shift_forms` describes."""
 
 from __future__ import annotations
 

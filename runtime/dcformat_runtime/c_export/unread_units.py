@@ -1,6 +1,6 @@
-"""Finds the channels on which no output depends, and removes them from the weights.
+"""Finds the hidden units on which no output depends, and removes them from the weights.
 
-Pruning leaves whole rows and columns of weights without entries: half the channels of a small LeNet-5 are never
+Pruning leaves whole rows and columns of weights without entries: half the units of a small LeNet-5 are never
 read. A program that does not compute them needs less memory and less time. Every other element keeps its bits, because
 the sums of a layer skip zeros anyway.
 """
@@ -15,12 +15,13 @@ import numpy.typing as npt
 
 from dcformat import graph as ops
 from dcformat.graph import Graph, Node, Shape
+from dcformat.graph.unit_axes import unit_axis
 from dcformat_runtime.weight_matrices import Floats
 
 Flags = npt.NDArray[np.bool_]
 
 
-def without_unread_channels(graph: Graph, shapes: Sequence[Shape], tensors: Mapping[str, Floats]) -> dict[str, Floats]:
+def without_unread_units(graph: Graph, shapes: Sequence[Shape], tensors: Mapping[str, Floats]) -> dict[str, Floats]:
     """Return the dense tensors without the rows that no output depends on, and without the columns that read them.
 
     Parameters
@@ -32,21 +33,21 @@ def without_unread_channels(graph: Graph, shapes: Sequence[Shape], tensors: Mapp
     tensors : mapping of str to ndarray
         The float32 elements of all tensors that the graph uses.
     """
-    channels = _Channels(graph, shapes, tensors)
+    units = _Units(graph, shapes, tensors)
     trimmed = dict(tensors)
     for number, node in enumerate(graph.nodes, len(graph.inputs)):
-        if isinstance(node, (ops.Linear, ops.Conv)) and channels.can_trim(node, number):
-            rows, columns = channels.read(number), channels.read(node.values[0])
+        if isinstance(node, (ops.Linear, ops.Conv)) and units.can_trim(node, number):
+            rows, columns = units.read(number), units.read(node.values[0])
             trimmed[node.weight] = tensors[node.weight][rows][:, columns]
             if node.bias is not None:
                 trimmed[node.bias] = tensors[node.bias][rows]
     return trimmed
 
 
-class _Channels:
-    """The channels of each value that are read.
+class _Units:
+    """The units of each value that are read.
 
-    A channel is an index of a value's first dimension. Values that must keep the same channels, such as the operand and
+    A unit is an index of a value's first dimension. Values that must keep the same units, such as the operand and
     the result of a ReLU, form a group; `needed` has the flags of each group by the number of its first value.
     """
 
@@ -56,7 +57,7 @@ class _Channels:
         self._group = list(range(len(shapes)))
         numbered = list(enumerate(graph.nodes, len(graph.inputs)))
         for number, node in numbered:
-            if self._keeps_channels(node, number):
+            if self._keeps_units(node, number):
                 for value in node.values:
                     self._join(value, number)
         self._needed = {
@@ -66,7 +67,7 @@ class _Channels:
         for value in (*range(len(graph.inputs)), *(output.value for output in graph.outputs)):
             self._need_all(value)
         for number, node in numbered:
-            if not (self._keeps_channels(node, number) or self.can_trim(node, number)):
+            if not (self._keeps_units(node, number) or self.can_trim(node, number)):
                 for value in (*node.values, number):
                     self._need_all(value)
         layers = [(number, node) for number, node in numbered if self.can_trim(node, number)]
@@ -89,19 +90,10 @@ class _Channels:
             alone = isinstance(node, ops.Conv) and node.groups == 1 and rank == self._tensors[node.weight].ndim - 1
         return alone and all(self._uses[name] == 1 for name in node.tensors)
 
-    def _keeps_channels(self, node: Node, number: int) -> bool:
-        """Return whether each channel of a result depends on the same channel of the operands alone."""
-        source, target = self._shapes[node.values[0]], self._shapes[number]
-        match node:
-            case ops.ReLU() | ops.Unary() | ops.Quantize() | ops.Add() | ops.Binary():
-                return not node.tensors and all(self._shapes[value] == target for value in node.values)
-            case ops.MaxPool() | ops.AvgPool():
-                return len(source) == len(node.kernel) + 1
-            case ops.Reduce():
-                return 0 not in node.axes and source[0] == target[0]
-            case ops.Flatten():
-                return True
-        return False
+    def _keeps_units(self, node: Node, number: int) -> bool:
+        """Return whether each unit of a result depends on the same unit of the operands alone."""
+        first = dict.fromkeys(node.values, 0)
+        return not node.tensors and unit_axis(node, number, self._shapes, first) == 0
 
     def _count(self, value: int) -> int:
         return self._shapes[value][0] if self._shapes[value] else 1
@@ -114,7 +106,7 @@ class _Channels:
         self._needed[self._group[value]][:] = True
 
     def _spread(self, layers: Sequence[tuple[int, Node]]) -> bool:
-        """Mark the channels that layers read for the rows marked so far; return whether there are more than before."""
+        """Mark the units that layers read for the rows marked so far; return whether there are more than before."""
         more = False
         for number, node in reversed(layers):
             assert isinstance(node, (ops.Linear, ops.Conv))

@@ -1,4 +1,4 @@
-"""The stages of recipes: training, gradual pruning, weight sharing and rounding."""
+"""The stages of compression: training, gradual pruning, weight sharing and rounding."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from dcformat.codecs import Mode
-from dcformat.model import Model
-from dcformat.transforms import reorder_units
 from dcformat_pruning.data import Augmentation
 from dcformat_pruning.export.folding import fold_batch_norm
 from dcformat_pruning.feeds import Feed
@@ -24,12 +21,12 @@ from dcformat_pruning.masks import (
     nonzero_weights,
     weight_names,
 )
-from dcformat_pruning.recipes.recipe import Stage, StageContext
 from dcformat_pruning.schedules import GradualBalanced
 from dcformat_pruning.sharing import IncrementalSharing, SharedWeights, quantise_biases, round_weights, share
-from dcformat_pruning.shrinking import is_chain, keep_best_units, remove_dead_units, shrink, working_copy
+from dcformat_pruning.shrinking import is_chain, remove_dead_units, shrink, working_copy
 from dcformat_pruning.tracing import UnsupportedModuleError
 from dcformat_pruning.training import TrainingPlan
+from dcformat_pruning.training_stages.stage import Stage, StageContext
 
 #: Gives the training data of a stage.
 FeedSource = Callable[[StageContext], Feed]
@@ -57,8 +54,6 @@ def train(plan: TrainingPlan, source: FeedSource = plain, name: str = "train") -
 def prune_gradually(
     plan: TrainingPlan,
     keep: int,
-    source: FeedSource = plain,
-    units: Mapping[str, int] | None = None,
     alive: Mapping[str, Tensor] | None = None,
     power: float = 0.5,
     floor: float = 0.0,
@@ -73,8 +68,6 @@ def prune_gradually(
     ----------
     keep : int
         Number of weights at the end.
-    units : mapping of str to int, optional
-        For a chain: layer name to the number of its units (or channels) to keep at first.
     alive : mapping of str to Tensor, optional
         Masks of all trainable weights; those that they prune do not come back.
     power, floor : float
@@ -86,19 +79,18 @@ def prune_gradually(
         masks = all_weights(module) if alive is None else Masks(module, {n: m.clone() for n, m in alive.items()})
         masks.apply()
         if isinstance(module, nn.Sequential) and is_chain(module) and not context.in_place:
-            keep_best_units(module, units or {})
             _check_nonzero(module)
             small = shrink(module)
             masks = Masks.from_zeros(small.module)
             kept = min(keep, sum(masks.alive.values()))
             pruning = GradualBalanced(small.module, masks, kept, power=power, floor=floor)
-            context.fit(small.module, plan, pruning, data=source(context))
+            context.fit(small.module, plan, pruning)
             small.expand(module)
             remove_dead_units(module)
         else:
             begin = nonzero_weights(module)
             pruning = GradualBalanced(module, masks, keep, power=power, floor=floor, begin=begin)
-            context.fit(module, plan, pruning, data=source(context))
+            context.fit(module, plan, pruning)
 
     return Stage(name, run, plan.epochs)
 
@@ -166,9 +158,7 @@ def share_each(clusters: Mapping[str, int], method: str) -> Stage:
     return Stage("share", run)
 
 
-def share_in_portions(
-    plan: TrainingPlan, clusters: int, source: FeedSource = plain, *, rate: float = 0.0, name: str = "share"
-) -> Stage:
+def share_in_portions(plan: TrainingPlan, clusters: int, *, rate: float = 0.0, name: str = "share") -> Stage:
     """Return a stage that ties each layer's weights to few values, a portion at a time, while the network trains.
 
     Parameters
@@ -184,15 +174,13 @@ def share_in_portions(
         counts = codebook_sizes(small.module, clusters)
         empty = [name for name in weight_names(small.module) if name not in counts]
         sharing = IncrementalSharing(small.module, counts, rate)
-        context.fit(small.module, plan, sharing, Zeroed(small.module, empty), data=source(context))
+        context.fit(small.module, plan, sharing, Zeroed(small.module, empty))
         small.expand(module)
 
     return Stage(name, run, plan.epochs)
 
 
-def quantise_and_finetune(
-    plan: TrainingPlan, bits: int, levels: int, source: FeedSource = plain, *, name: str = "settle"
-) -> Stage:
+def quantise_and_finetune(plan: TrainingPlan, bits: int, levels: int, *, name: str = "settle") -> Stage:
     """Return a stage that rounds the biases, trains the centroids to make up for it, and rounds the centroids.
 
     Parameters
@@ -205,7 +193,7 @@ def quantise_and_finetune(
 
     def run(module: nn.Module, context: StageContext) -> None:
         quantise_biases(module, levels)
-        _train_centroids(module, context, plan, source, biases=False)
+        _train_centroids(module, context, plan, plain, biases=False)
         round_weights(module, bits)
 
     # The name seeds the stage, so another name would give other bytes.
@@ -236,8 +224,3 @@ def fold_norms(module: nn.Module) -> None:
     """Fold batch norms where the module can be traced; the export keeps the others unchanged."""
     with contextlib.suppress(UnsupportedModuleError):
         fold_batch_norm(module)
-
-
-def ordered(mode: Mode) -> Callable[[Model], Model]:
-    """Return a function that puts hidden units in the order that takes the fewest bytes in `mode`."""
-    return lambda model: reorder_units(model, mode)

@@ -14,8 +14,8 @@ from torch import nn
 
 import dcformat
 from dcformat_pruning.masks import nonzero_weights
-from dcformat_pruning.recipes.recipe import Stage, StageContext, StageReport
-from dcformat_pruning.recipes.saved_stages import SavedStage, load_stage, save_stage
+from dcformat_pruning.training_stages.saved_stages import SavedStage, load_stage, save_stage
+from dcformat_pruning.training_stages.stage import Stage, StageContext, StageReport
 
 
 class Run:
@@ -30,6 +30,8 @@ class Run:
         Where stages are saved; None saves nothing.
     settings : str
         Identifies the run, so that it does not continue from another run's stage.
+    first : int
+        Number of the first stage in the names of files.
 
     Attributes
     ----------
@@ -37,8 +39,10 @@ class Run:
         The stages so far.
     """
 
-    def __init__(self, module: nn.Module, context: StageContext, folder: Path | str | None, settings: str) -> None:
-        self._module, self._context = module, context
+    def __init__(
+        self, module: nn.Module, context: StageContext, folder: Path | str | None, settings: str, first: int = 0
+    ) -> None:
+        self._module, self._context, self._first = module, context, first
         self._folder = None if folder is None else Path(folder)
         self._key = f"{settings} torch={torch.__version__} dcformat={dcformat.__version__}"
         self.reports: list[StageReport] = []
@@ -54,7 +58,8 @@ class Run:
             PyTorch could not get the memory that the stage needs.
         """
         number, module, context = len(self.reports), self._module, self._context
-        saved = None if self._folder is None else load_stage(self._folder, number, stage.name, self._key)
+        place = self._first + number
+        saved = None if self._folder is None else load_stage(self._folder, place, stage.name, self._key)
         if saved is not None:
             if stage.rebuild is not None:
                 stage.rebuild(module)
@@ -69,7 +74,7 @@ class Run:
                 report = self._fresh(stage)
             if self._folder is not None:
                 content = SavedStage(module.state_dict(), context.carried, json.dumps(asdict(report)))
-                save_stage(self._folder, number, stage.name, self._key, content)
+                save_stage(self._folder, place, stage.name, self._key, content)
         if context.meter is not None:
             context.meter.show({"validation metric": report.metric})
         self.reports.append(report)

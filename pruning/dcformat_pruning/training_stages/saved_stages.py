@@ -41,7 +41,7 @@ def save_stage(folder: Path, number: int, name: str, key: str, stage: SavedStage
     folder : Path
         Created if it does not exist.
     number : int
-        The stage's place in its recipe, from 0.
+        The stage's place in its run, from 0.
     key : str
         Identifies the run; `load_stage` refuses a file with another key.
 

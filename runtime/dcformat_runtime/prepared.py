@@ -1,0 +1,160 @@
+"""Networks that were prepared beforehand: their programs, saved beside the kernels' machine code.
+
+A process that finds a prepared network neither decodes the file nor lays out programs, and imports a quarter of the
+modules. `preparing.prepare` saves what this module finds. It counts only if the `.dcf` file has the same bytes, the
+source code of both packages is the same as far as Python's bytecode cache can tell, and the machine is one for which
+the saved machine code was made. A file in the folder is trusted as machine code is (`dcformat.jit.machine_code.store`).
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import stat
+import sys
+from _blake2 import blake2b
+from binascii import crc32
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dcformat.jit import cpuinfo, settings
+from dcformat.jit.machine_code import image, loader, store
+from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
+from dcformat_runtime import cpu
+from dcformat_runtime.engine import ProgramEngine
+from dcformat_runtime.program_record import Program, TilePlan, aligned_zeros
+from dcformat_runtime.session import NetworkInterface, Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dcformat_runtime.backends import LoadOptions
+
+MAGIC = b"DCFNETW\x01"
+_DIGEST, _CRC = 32, 4
+#: The last bytes of a file, with its content digest, are part of the name under which its network is saved.
+TAIL = 64
+
+
+def find(path: str, options: LoadOptions) -> Session | None:
+    """Return the session of a file that was prepared; None if it has to be made in the ordinary way."""
+    small_limits = (
+        options.max_memory is not None and options.max_memory < DEFAULT_MAX_MEMORY,
+        options.max_work is not None and options.max_work < DEFAULT_MAX_WORK,
+    )
+    if any(small_limits) or options.backend == "numpy" or settings.cache() == "off" or settings.mode() != "native":
+        return None
+    saved = _saved(path, options.deterministic)
+    kernel = None if saved is None else _kernel(saved["kernel"])
+    return None if saved is None or kernel is None else _session(saved, kernel, path, options)
+
+
+def name_of(size: int, tail: bytes, exact: bool) -> str:
+    """Return the name under which the network of a file is saved, given the file's size and last bytes."""
+    return f"{digest(repr((sys.implementation.cache_tag, exact, size, tail)).encode()).hex()}{store.NETWORK_SUFFIX}"
+
+
+def digest(data: bytes) -> bytes:
+    """Return 32 bytes of BLAKE2b, which Python computes twice as fast as SHA-256 without loading OpenSSL."""
+    return blake2b(data, digest_size=_DIGEST).digest()
+
+
+def stamp() -> tuple[str | None, bytes]:
+    """Return what a prepared network depends on besides the file: the processor, and the sources of both packages."""
+    roots = (sys.modules[name].__path__[0] for name in ("dcformat", "dcformat_runtime"))
+    return cpuinfo.identity(), digest(repr([_sources(root) for root in roots]).encode())
+
+
+def _sources(folder: str) -> list[Any]:
+    """Return the names, sizes and times of all modules in a folder, by which Python knows whether bytecode is stale."""
+    found: list[Any] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith((".py", ".pyc")):
+                status = entry.stat()
+                found.append((entry.name, status.st_size, status.st_mtime_ns))
+            elif entry.name != "__pycache__" and entry.is_dir():
+                found.append((entry.name, *_sources(entry.path)))
+    return sorted(found)
+
+
+def pack(values: dict[str, Any]) -> bytes:
+    """Return the bytes of a file with these values."""
+    body = marshal.dumps(values)
+    return MAGIC + crc32(body).to_bytes(_CRC, "little") + body
+
+
+def _saved(path: str, exact: bool) -> dict[str, Any] | None:
+    """Return the values that were saved for a file, if they are whole and still count."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - pathlib costs milliseconds at start
+        # A pipe must not even be opened: its writer would believe that it has a reader.
+        if not stat.S_ISREG(status.st_mode) or status.st_size > store.MAX_BYTES:
+            return None
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            tail = os.pread(file.fileno(), TAIL, max(0, status.st_size - TAIL))
+            data = store.read_named(name_of(status.st_size, tail, exact))
+            if data is None or (body := _body(data)) is None:
+                return None
+            values: dict[str, Any] = marshal.loads(body)  # noqa: S302 - plain data, which only the user can have written
+            return values if values["stamp"] == stamp() and values["file"] == digest(file.read()) else None
+    except OSError:
+        return None  # opening it in the ordinary way tells why
+
+
+def _body(data: bytes) -> memoryview | None:
+    start = len(MAGIC) + _CRC
+    body = memoryview(data)[start:]
+    whole = data[: len(MAGIC)] == MAGIC and data[len(MAGIC) : start] == crc32(body).to_bytes(_CRC, "little")
+    return body if whole else None
+
+
+def _kernel(name: str) -> Callable[..., int] | None:
+    """Return `interpreter.run` from its saved machine code, without importing the module of the kernel."""
+    data = store.read_named(name)
+    code = None if data is None else image.unpack(data, bytes.fromhex(name.partition("-")[0]))
+    try:
+        return None if code is None else loader.load(code, "run", _convert)
+    except (OSError, LookupError):
+        return None
+
+
+def _convert(*args: Any) -> Any:
+    """Run the kernel with arguments of types that its machine code refuses."""
+    from dcformat_runtime.kernels import interpreter
+
+    return interpreter.run(*args)
+
+
+def _session(values: dict[str, Any], kernel: Callable[..., int], path: str, options: LoadOptions) -> Session | None:
+    """Return a session of saved values; None if it would exceed the caller's limit."""
+    programs, seen, limit = values["programs"], values["interface"], options.max_memory
+    alike = False not in programs
+    # Until a program is made, only its bytes are in memory; while it is made, both are.
+    held = seen["call"] + 2 * sum(len(saved[0]) for saved in programs.values()) + 4 * programs[True][1]
+    arena = 4 * programs[alike][1]
+    threads = options.threads or cpu.threads_in(None if limit is None else limit - held, arena)
+    held += threads * arena
+    if limit is not None and held > limit:
+        return None
+
+    def make(single: bool) -> Program:
+        program = _program(*programs[single])
+        del programs[single]  # the engine asks for each once
+        return program
+
+    pixels = seen["pixels"] if seen["pixels"] is None else np.frombuffer(seen["pixels"], np.float32).reshape(-1, 256)
+    interface = NetworkInterface(**{**seen, "pixels": pixels, "memory": held})
+    return Session(interface, ProgramEngine(make, kernel, interface.outputs, threads, alike=alike), options, path)
+
+
+def _program(mem: bytes, arena: int, plans: list[Any], choices: list[int], costs: tuple[float, ...]) -> Program:
+    words = aligned_zeros(len(mem) // 4)
+    words[:] = np.frombuffer(mem, np.float32)
+    made = []
+    for tile, lanes, address, names, estimates in plans:
+        plan = TilePlan(tile, lanes)
+        plan.address, plan.names, plan.costs = address, names, estimates
+        made.append(plan)
+    return Program(words, arena, tuple(made[choice] for choice in choices), costs)
