@@ -143,7 +143,7 @@ for _opcode, _fields in FIELDS.items():
 
 #: A program begins with a flag for exact sums, then has the plan of the next tile for 0 to `CHOICES` remaining images.
 EXACT, PLANS, CHOICES = 0, 1, 64
-#: Then come the bounds of results that are not clipped. What follows the header has no fixed place.
+#: Then come the bounds of results that are not clipped. The parts after the header have no fixed place.
 UNBOUNDED = PLANS + CHOICES + 1
 HEADER = UNBOUNDED + 2
 #: A plan has the images in a tile, the images in a group, and for each of two stages (for each group; after them) the

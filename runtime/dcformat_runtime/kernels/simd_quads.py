@@ -7,7 +7,7 @@ from typing import Any
 
 from numba import types
 
-from dcformat_runtime.kernels.simd_products import Places, add_to, load_bounds, switch, visit
+from dcformat_runtime.kernels.simd_products import BlockAddresses, add_to, load_bounds, switch, visit
 from dcformat_runtime.kernels.simd_widths import BLOCK, MASKS, QUAD, QUAD_WIDTHS
 from dcformat_runtime.kernels.simd_writer import F32, I64, Writer, helper, i64, vector
 
@@ -21,19 +21,19 @@ def quad_rows() -> Any:
         def variant(blocks: int) -> None:
             acc = [w.variables(blocks, vector(BLOCK)) for _ in range(QUAD)]
 
-            def each_row(do: Callable[[list[Any], Places], None]) -> None:
-                def run(places: Callable[[Any], Places]) -> None:
+            def each_row(do: Callable[[list[Any], BlockAddresses], None]) -> None:
+                def run(places: Callable[[Any], BlockAddresses]) -> None:
                     for r, sums in enumerate(acc):
                         with w.b.if_then(w.b.icmp_signed(">", tile.rows, i64(r))):
                             do(sums, places(w.plus(out.y, tile.apart, r)))
 
                 visit(w, blocks, out, run)
 
-            def add(sums: list[Any], places: Places) -> None:
+            def add(sums: list[Any], places: BlockAddresses) -> None:
                 for b, total in enumerate(sums):
                     add_to(w, total, places.load(w, a, b, distance))
 
-            def finish(sums: list[Any], places: Places) -> None:
+            def finish(sums: list[Any], places: BlockAddresses) -> None:
                 for b, total in enumerate(sums):
                     places.store(w, a, b, w.clip(bounds, w.b.load(total)))
 
