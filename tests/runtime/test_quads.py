@@ -20,7 +20,7 @@ from dcformat_runtime.network_engine import KernelEngine
 from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
 
 from dcformat.graph import Add, MaxPool, ReLU
-from tests.runtime.example_networks import Net, error, inputs
+from tests.runtime.example_networks import Net, error, inputs, records
 
 COMPILED = os.environ.get("NUMBA_DISABLE_JIT") != "1"
 #: What a core with AVX-512 can do, on whatever machine the tests run.
@@ -100,22 +100,13 @@ NETWORKS: dict[str, Callable[[], Net]] = {
 }
 
 
-def _records(engine: KernelEngine) -> list[list[int]]:
-    """Return the operators of the program for one image."""
-    program = engine.program(True)
-    words = program.mem.view(np.int32)
-    plan = program.choices[1].address + isa.PLAN_STAGES
-    count, first = words[plan : plan + 2]
-    return [words[first + isa.RECORD_WIDTH * k :][: isa.RECORD_WIDTH].tolist() for k in range(count)]
-
-
 @pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_quads_compute_the_same(name: str) -> None:
     network = NETWORKS[name]().network()
     x = inputs(network, 1)
     engine = KernelEngine(network, 1, False, vectors=WIDE)
-    quads = [record for record in _records(engine) if record[isa.CODE] == isa.QUAD_PRODUCT]
+    quads = [record for record in records(engine.program(True)) if record[isa.CODE] == isa.QUAD_PRODUCT]
     assert quads
     if name == "runs":
         assert all(record[isa.QUAD_PRODUCT_RUNS] > 1 for record in quads)
@@ -129,7 +120,7 @@ def test_the_python_form_computes_the_same() -> None:
     net.add(Add((net.conv(0, 31, 96, (1, 1), 0.7), net.conv(0, 31, 96, (1, 1), 0.7))))
     network = net.network()
     engine = KernelEngine(network, 1, False, vectors=WIDE)
-    assert isa.QUAD_PRODUCT in [record[isa.CODE] for record in _records(engine)]
+    assert isa.QUAD_PRODUCT in [record[isa.CODE] for record in records(engine.program(True))]
     x = inputs(network, 1)
     assert error(engine.run(x), NumpyEngine(network, False).run(x)) < 1e-5
 

@@ -41,6 +41,8 @@ _ENTRY_NS, _SPARSE_NS = 0.27, 0.18
 #: The number of blocks of sums that registers must hold for quads of sparse rows, and the least share of entries with
 #: which they are worth it: with fewer, few columns serve several rows.
 _QUAD_REGISTERS, _QUAD_SHARE = 12, 0.2
+#: How much longer sparse rows with so many entries take than is estimated for few.
+_MANY_ENTRIES = 1.12
 #: The least number of weights, and the least share of entries, of a linear layer that runs by blocks of rows: fewer
 #: weights stay in the second-level cache, from which a sparse product is fast.
 _LINEAR_SIZE, _LINEAR_SHARE = 1 << 18, 0.4
@@ -48,7 +50,7 @@ _LINEAR_SIZE, _LINEAR_SHARE = 1 << 18, 0.4
 
 #: How a convolution is computed: by sparse rows, one or four at a time, or with all its weights, by four rows or by
 #: blocks of 16 rows.
-Product = Literal["rows", "quads", "dense", "row blocks"]
+ConvProduct = Literal["rows", "quads", "dense", "row blocks"]
 
 
 def matrix_of(layer: Layer) -> Matrix:
@@ -106,14 +108,14 @@ def _row_block_ns(layer: Layer) -> float:
     return rows * (matrix.size // matrix.rows * max(positions * ROW_BLOCK_NS, _WEIGHTS_NS) + tiles * _TRANSPOSE_NS)
 
 
-def conv_product(layer: Layer, flat: bool, exact: bool, vectors: Vectors) -> Product:
+def conv_product(layer: Layer, flat: bool, exact: bool, vectors: Vectors) -> ConvProduct:
     """Return how to compute a convolution.
 
     Quads of rows need many registers, and add the products of a row in an order that depends on other rows.
     """
     assert isinstance(layer.node, Conv)
     matrix = matrix_of(layer)
-    product: Product = "row blocks" if has_row_blocks(layer, flat) else "dense" if is_dense(layer, flat) else "rows"
+    product: ConvProduct = "row blocks" if has_row_blocks(layer, flat) else "dense" if is_dense(layer, flat) else "rows"
     if not flat or exact or vectors.max_blocks < _QUAD_REGISTERS or layer.node.groups > 1:
         return product
     view = conv_window(layer, prod(layer.in_shapes[0][1:]), flat, vectors.half_vectors, dense=False)
@@ -122,7 +124,7 @@ def conv_product(layer: Layer, flat: bool, exact: bool, vectors: Vectors) -> Pro
     if few or view.half or not _QUAD_SHARE <= share < 1 or _pools_in_registers(layer, flat):
         return product
     if product == "rows":
-        least = conv_tiling(layer, view, flat, vectors.max_blocks).ns
+        least = _MANY_ENTRIES * conv_tiling(layer, view, flat, vectors.max_blocks).ns
     else:
         least = _dense_ns(layer) if product == "dense" else _row_block_ns(layer)
     return "quads" if quad_tiling(layer, view).ns < least else product
