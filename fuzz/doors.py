@@ -2,7 +2,7 @@
 
 A door returns the outcome: ``"ok"``, or the kind of the refusal. It raises `Fault` if the package breaks its promise.
 The guard notices everything else: an exception that is not a documented refusal, a warning, and memory or time above
-the bounds. What a door does depends on the bytes alone, so a file is enough to reproduce a finding.
+the bounds. A door's actions depend on the bytes alone, so a file is enough to reproduce a finding.
 """
 
 from __future__ import annotations

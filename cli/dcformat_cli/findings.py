@@ -127,9 +127,9 @@ def _of_packing(name: str, dense: Dense, stored: Stored) -> dict[str, int]:
     """Return the number of elements of the kinds that show in how a tensor is packed, or in its name."""
     values, size = dense.values, dense.values.size
     zeros = int(np.count_nonzero(bit_patterns(np.ascontiguousarray(values)) == 0)) if values.ndim >= 2 else 0
-    most, least = _FEW_ZEROS
+    max_spacing, min_spacing = _FEW_ZEROS
     return {
-        "few zeros": zeros if size >= _LEAST and zeros * most >= size > zeros * least else 0,
+        "few zeros": zeros if size >= _LEAST and zeros * max_spacing >= size > zeros * min_spacing else 0,
         "per-channel structure": size if stored.coder == "tables" else 0,
         "optimizer state": size if any(part in name for part in _OPTIMIZER) else 0,
     }

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: The coders that a writer may use: 0 and 1; 0 to 2; 0 to 3.
 Mode = Literal["fast", "small", "tiny"]
 MODES: tuple[Mode, ...] = ("fast", "small", "tiny")
-#: What bridges long runs of zeros: an escape, or a filler entry as in Deep Compression.
+#: The bridge over long runs of zeros: an escape, or a filler entry as in Deep Compression.
 RelativeIndex = Literal["escape", "filler"]
 
 #: The users' names for the coders.

@@ -1,4 +1,4 @@
-"""What coders 2 and 3 know about their code symbols."""
+"""The knowledge of coders 2 and 3 about their code symbols."""
 
 from __future__ import annotations
 

@@ -59,18 +59,18 @@ def _block_bytes(block: ValueBlock) -> int:
     from dcformat.codecs.planes import units_of  # few files have value blocks
     from dcformat.codecs.value_blocks import CODED, RAW
 
-    tables = most = planes = 0
+    tables = max_tables = planes = 0
     for head in block.heads:
         planes += head.kind != RAW
         if head.kind == CODED:
             tables += head.tables * _FREQUENCIES + 9 * head.places
-            most = max(most, head.tables)
+            max_tables = max(max_tables, head.tables)
     units = units_of(block.dtype)[0] * block.number
-    need = 2 * len(block.data) + tables + units * (planes + 3 * (most > 1))
+    need = 2 * len(block.data) + tables + units * (planes + 3 * (max_tables > 1))
     if lacks_compiler(index.place32):
         # In NumPy there is a copy of all units, and a round of all states takes a few arrays.
-        return need + 8 * units + most * _PLAIN_SLOTS
-    return need + most * _SLOTS
+        return need + 8 * units + max_tables * _PLAIN_SLOTS
+    return need + max_tables * _SLOTS
 
 
 def _code_bytes(payload: ParsedPayload) -> int:

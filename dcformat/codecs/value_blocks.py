@@ -19,7 +19,8 @@ Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
 
 RAW, CONSTANT, CODED = range(3)
-#: What decides on the table of a symbol: nothing, its place along an axis, or the byte above it in the highest plane.
+#: The context that selects the table of a symbol: none, its place along an axis, or the byte above it in the highest
+#: plane.
 ALONE, BY_AXIS, BY_HIGHEST = range(3)
 MAX_TABLES = 16
 SYMBOLS = 256

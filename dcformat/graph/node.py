@@ -1,4 +1,4 @@
-"""What all operators share: operands, shapes, and the checks of both.
+"""Common parts of all operators: operands, shapes, and the checks of both.
 
 Shapes leave out the batch: a graph is written for one input, and a batch runs it once for each. Values are float32,
 and have at least one element.

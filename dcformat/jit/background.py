@@ -10,7 +10,7 @@ from dcformat.jit.observer import can_save, log, observer
 from dcformat.jit.registry import Kernel
 from dcformat.jit.settings import cache, can_compile, mode
 
-#: What the other process runs. It gives way to all others, and only one of them compiles at a time.
+#: The program of the other process. It gives way to all others, and only one of them compiles at a time.
 _PROGRAM = """
 import importlib, os, sys
 from dcformat import jit

@@ -54,7 +54,7 @@ class Value(NamedTuple):
     shape: Shape
 
 
-#: What an operator may read: a value, or an array or number that is constant.
+#: An operand of an operator: a value, or an array or number that is constant.
 BuilderOperand = Value | Array | float
 
 #: The identity of a tensor: the shape, and a digest of the bits.

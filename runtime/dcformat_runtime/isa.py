@@ -47,9 +47,16 @@ FIELDS = {
         "target_outer", "gap", "blocks", "max_blocks", "line_blocks", "width", "bounds", "pool", "runs", "step",
         "residual",
     ),
-    # Does the same for dense rows, four of which (a quad) lie side by side: their weights for column p are adjacent,
-    # and multiply the blocks at the p-th of `offsets`. Columns lie in `runs` runs of about the same size. Of each row's
-    # blocks, which form one line, `width` floats are kept.
+    # Does the same for one image by quads of rows, whose columns are sorted by mask (`kernels.quads`). In each of
+    # `runs` runs of columns, each quad has the ends of its masks, after the last end of the quad before, and the start
+    # of its values.
+    "quad_product": (
+        "rows", "ends", "starts", "indices", "values", "bias", "target_row", "blocks", "max_blocks", "line_blocks",
+        "width", "bounds", "runs", "residual",
+    ),
+    # Does the same as "csr_product" for dense rows, four of which (a quad) lie side by side: their weights for column p
+    # are adjacent, and multiply the blocks at the p-th of `offsets`. Columns lie in `runs` runs of about the same size.
+    # Of each row's blocks, which form one line, `width` floats are kept.
     "dense_product": (
         "rows", "columns", "offsets", "values", "bias", "unit", "outer", "source_outer", "target_row", "target_outer",
         "gap", "blocks", "max_blocks", "width", "bounds", "runs", "residual",
@@ -136,7 +143,7 @@ for _opcode, _fields in FIELDS.items():
 
 #: A program begins with a flag for exact sums, then has the plan of the next tile for 0 to `CHOICES` remaining images.
 EXACT, PLANS, CHOICES = 0, 1, 64
-#: Then come the bounds of results that are not clipped. What follows the header has no fixed place.
+#: Then come the bounds of results that are not clipped. The parts after the header have no fixed place.
 UNBOUNDED = PLANS + CHOICES + 1
 HEADER = UNBOUNDED + 2
 #: A plan has the images in a tile, the images in a group, and for each of two stages (for each group; after them) the

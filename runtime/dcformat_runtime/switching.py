@@ -35,11 +35,11 @@ if hasattr(os, "register_at_fork"):
 
 def needed() -> tuple[jit.Kernel, ...]:
     """Return the kernels without which a network runs in NumPy."""
-    from dcformat_runtime.kernels import integer_kernel, interpreter, map_kernel, row_kernel, row_layout
+    from dcformat_runtime.kernels import integer_kernel, interpreter, map_kernel, quad_layout, row_kernel, row_layout
 
     return (
-        interpreter.run, interpreter.wait, row_layout.lay_out, map_kernel.run_map, row_kernel.run_rows,
-        integer_kernel.run_integers,
+        interpreter.run, interpreter.wait, row_layout.lay_out, quad_layout.lay_out_quads, map_kernel.run_map,
+        row_kernel.run_rows, integer_kernel.run_integers,
     )  # fmt: skip
 
 

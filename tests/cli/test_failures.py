@@ -221,3 +221,8 @@ def test_a_directory_with_a_model(invoke: Invoke, dcf: Path, tmp_path: Path) -> 
     for verb in ("inspect", "verify"):
         result = invoke(verb, tmp_path)
         assert result.exit_code == 0 and result.stdout.startswith(str(tmp_path)), result.stderr
+
+
+def test_urls_of_files_that_are_not_dcf(invoke: Invoke, tmp_path: Path) -> None:
+    for verb in (["pack", "-o", tmp_path / "a.dcf"], ["doctor"], ["run", "a.dcf", "--input"]):
+        refused(invoke(*verb, "https://example.org/a.npz"), "https://example.org/a.npz", "download it first", code=2)

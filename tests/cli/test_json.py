@@ -192,7 +192,8 @@ def test_run(invoke: Invoke, dcf: Path, data: Path, npz: Path, tmp_path: Path) -
 
 @pytest.mark.needs_compiler
 def test_bench(invoke: Invoke, dcf: Path) -> None:
-    result = invoke("bench", "-", "--batch", "1", "--rounds", "1", "--peer", "torch", "--json", stdin=dcf.read_bytes())
+    options = ["--batch", "1", "--rounds", "1", "--peer", "numpy dense", "--json"]
+    result = invoke("bench", "-", *options, stdin=dcf.read_bytes())
     document = keys("bench", result.stdout, "file", "machine", "rounds", "threads")
     assert document["file"] == "-"
 

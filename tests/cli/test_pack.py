@@ -397,10 +397,4 @@ def test_names_that_a_file_cannot_hold(invoke: Invoke, tmp_path: Path) -> None:
 def test_odd_numbers(invoke: Invoke, tmp_path: Path, more: list[str], message: str) -> None:
     save_file({"w": np.ones((2, 2), np.float32)}, tmp_path / "a.safetensors")
     refused(invoke("pack", tmp_path / "a.safetensors", "-o", tmp_path / "a.dcf", *more), message, code=2)
-    result = invoke(*PACK, tmp_path / "a.safetensors", "-f", "-o", tmp_path / "a.dcf", "--max-memory", "9" * 400)
-    assert result.exit_code == 0
-
-
-def test_a_url(invoke: Invoke, tmp_path: Path) -> None:
-    for verb in (["pack", "-o", tmp_path / "a.dcf"], ["doctor"], ["run", "a.dcf", "--input"]):
-        refused(invoke(*verb, "https://example.org/a.npz"), "https://example.org/a.npz", "download it first", code=2)
+    assert invoke(*PACK, tmp_path / "a.safetensors", "-o", tmp_path / "b.dcf", "--max-memory", "9" * 400).exit_code == 0

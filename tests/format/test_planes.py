@@ -98,7 +98,7 @@ def test_tables_by_axis_and_by_exponent() -> None:
     assert raw(decoded(block, exact.size, "float32")) == raw(exact)
 
 
-@pytest.mark.parametrize("count", [1, 2, 4095, 8191, 8192, 20000, 600000 if COMPILED else 17000])
+@pytest.mark.parametrize("count", [1, 2, 4095, 8191, 8192, 17000, pytest.param(600000, marks=pytest.mark.slow)])
 def test_rans_is_the_same_with_and_without_kernels(count: int) -> None:
     random = np.random.default_rng(count)
     symbols = np.minimum(random.geometric(0.2, count), 255).astype(np.uint8)
@@ -180,6 +180,7 @@ def test_a_file_is_never_much_larger_than_its_values(mode: Mode) -> None:
         assert size <= array.nbytes + 64, dtype
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
 @pytest.mark.parametrize("mode", MODES)
 def test_one_zero_costs_little(mode: Mode) -> None:

@@ -34,6 +34,7 @@ def test_another_process_can_compile(tmp_path, writable):
     assert not writable or len(files(cache)) == 2
 
 
+@pytest.mark.slow
 def test_the_other_process_imports_nothing_from_the_current_directory(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "llvmlite.py").write_text("raise ImportError('from the current directory')")
@@ -96,6 +97,7 @@ def test_arguments_that_mean_the_same_are_accepted(filled):
     assert run(filled, ALIKE, DCFORMAT_CACHE="only") == [[70] * 5, [[3.0] * 3] * 2, 10]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variable", "state"), [("NUMBA_DISABLE_JIT", "python"), ("NUMBA_BOUNDSCHECK", "numba")])
 def test_numbas_switches_bypass_the_cache(filled, tmp_path, variable, state):
     result = run(tmp_path, **{variable: "1"})

@@ -129,12 +129,14 @@ print(json.dumps([int(k.has(np.arange(9, dtype=np.uint8), 8)), k.has.state]))
 """
 
 
+@pytest.mark.slow
 def test_an_impossible_folder_is_not_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", Path("/proc/none")):
         assert run(place, ONE) == [1, "compiled"]
 
 
+@pytest.mark.slow
 def test_the_cache_can_be_forbidden_and_forced(tmp_path):
     assert run(tmp_path, ONE, DCFORMAT_CACHE="off") == [1, "compiled"]
     assert not list(tmp_path.iterdir())
@@ -163,6 +165,7 @@ def test_another_compiler_compiles_anew(cache):
     assert run(cache, other, DCFORMAT_CACHE="only")["out"]["error"] == "KernelMissingError"
 
 
+@pytest.mark.slow
 def test_another_processor_compiles_anew(cache, tmp_path):
     info = tmp_path / "cpuinfo"
     info.write_text(Path("/proc/cpuinfo").read_text().replace(" fpu ", " "))

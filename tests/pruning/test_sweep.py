@@ -31,6 +31,7 @@ def test_a_grid_has_every_combination_once() -> None:
             sweep.grid([criteria], [density], [clusters], [0])
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_goes_on(tmp_path: Path) -> None:
     made = sweep.sweep(POINTS, SweepSettings(), tmp_path, by_formula)
     first = [next(made) for _ in range(3)]

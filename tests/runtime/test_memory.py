@@ -125,7 +125,7 @@ LARGE: dict[str, Callable[[], Net]] = {
 
 
 @compiled
-@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("exact", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", LARGE)
 def test_sessions_take_no_more_than_predicted_and_not_much_less(name: str, backend: Backend, exact: bool) -> None:

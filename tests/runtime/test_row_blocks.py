@@ -50,7 +50,7 @@ NETWORKS: dict[str, Callable[[], Net]] = {
     "one block of rows": partial(_image, 7, 16),
     "7 x 7": partial(_image, 7, 64),
     "stride": partial(_image, 13, 32, 2),
-    "14 x 14": partial(_image, 14, 64),
+    "14 x 14": partial(_image, 14, 64, density=0.95),
     "pool": _pooled,
     "linear": _linear,
 }

@@ -71,7 +71,7 @@ def models(draw: st.DrawFn) -> Model:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(model=models())
 def test_the_reference_decodes_files_of_the_package(mode: Mode, model: Model) -> None:
     found = reference(dcformat.dumps(model, mode=mode))

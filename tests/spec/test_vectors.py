@@ -185,7 +185,11 @@ def test_ignorable_sections_survive_a_rewrite() -> None:
     assert len(kept) == 2
 
 
-@pytest.mark.parametrize("name", VALID)
+#: Every fourth vector, of any kind, is rewritten in the tests that are not slow.
+REWRITTEN = [pytest.param(name, marks=[pytest.mark.slow] * (number % 4 > 0)) for number, name in enumerate(VALID)]
+
+
+@pytest.mark.parametrize("name", REWRITTEN)
 def test_survives_a_rewrite(name: str) -> None:
     """A vector that the package rewrites decodes to the same network, in the reference decoder too."""
     found = reference(dcformat.dumps(dcformat.load(read("valid", name))))

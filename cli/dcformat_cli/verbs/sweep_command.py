@@ -53,7 +53,7 @@ def sweep_command(out: Path, engine: str, address: str | None, data: Path | None
     settings = sweep.SweepSettings(
         grid["dense_epochs"], grid["epochs"], grid["mode"], None if data is None else str(data), grid["images"]
     )
-    # Whoever works out points loads the images again, maybe on another machine; without data, no directory is made.
+    # Workers load the images again, maybe on another machine; without data, no directory is made.
     sweep.images_for(settings)
     out.mkdir(exist_ok=True)
     points = sweep.grid(grid["criteria"], grid["densities"], grid["clusters"], grid["seeds"])

@@ -60,12 +60,13 @@ def check_inputs(node: Any, inputs: Sequence[OnnxItem | None], schema: Any) -> N
     """Raise `ValueError` unless an operator takes this number of inputs and results, and constants of these types."""
     import onnx
 
-    for kind, count, least, most in (
+    for kind, count, min_count, max_count in (
         ("inputs", len(node.input), schema.min_input, schema.max_input),
         ("results", len(node.output), schema.min_output, schema.max_output),
     ):
-        if not least <= count <= most:
-            raise ValueError(f"{kind}: expected {least if least == most else f'{least} to {most}'}, found {count}")
+        if not min_count <= count <= max_count:
+            expected = min_count if min_count == max_count else f"{min_count} to {max_count}"
+            raise ValueError(f"{kind}: expected {expected}, found {count}")
     allowed = {constraint.type_param_str: constraint.allowed_type_strs for constraint in schema.type_constraints}
     for number, item in enumerate(inputs):
         if item is None or item.array is None:

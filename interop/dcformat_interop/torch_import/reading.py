@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 #: The way out for an operator that cannot be imported.
 _OTHERWISE = "replace it in the forward pass, or export a part of the network without it"
 
-#: What to do if results differ: PyTorch's exporter to ONNX has lost something, such as the divisor of an average pool.
+#: The advice if results differ: PyTorch's exporter to ONNX has lost something, such as the divisor of an average pool.
 _ADVICE = " (torch.onnx.export has lost something of the program: export its parts to find out what)"
 
 

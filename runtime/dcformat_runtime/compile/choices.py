@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Literal
 
 from dcformat.graph import Conv, Shape
 from dcformat_runtime.compile.constants import aligned
 from dcformat_runtime.compile.tables import ConvManner, Window, window
-from dcformat_runtime.compile.tile_tables import QUAD
-from dcformat_runtime.kernels.simd_widths import BLOCK, PLANE_KERNELS, ROW_BLOCK_POSITIONS, ROW_BLOCKS
+from dcformat_runtime.compile.tiling import conv_tiling, line_blocks, quad_tiling
+from dcformat_runtime.cpu import Vectors
+from dcformat_runtime.kernels.simd_widths import (
+    BLOCK,
+    PLANE_KERNELS,
+    QUAD,
+    QUAD_WIDTHS,
+    ROW_BLOCK_POSITIONS,
+    ROW_BLOCKS,
+)
 from dcformat_runtime.network import Layer
 from dcformat_runtime.weight_matrices import Matrix
 
@@ -29,9 +38,19 @@ _MANY_POSITIONS = 1 << 10
 _DENSE_NS, ROW_BLOCK_NS, _WEIGHTS_NS, _TRANSPOSE_NS = 0.14, 0.128, 1.6, 30.0
 #: The same of an entry of a sparse product, and of each block that it multiplies.
 _ENTRY_NS, _SPARSE_NS = 0.27, 0.18
+#: The number of blocks of sums that registers must hold for quads of sparse rows, and the least share of entries with
+#: which they are worth it: with fewer, few columns serve several rows.
+_QUAD_REGISTERS, _QUAD_SHARE = 12, 0.2
+#: How much longer sparse rows with so many entries take than is estimated for few.
+_MANY_ENTRIES = 1.12
 #: The least number of weights, and the least share of entries, of a linear layer that runs by blocks of rows: fewer
 #: weights stay in the second-level cache, from which a sparse product is fast.
 _LINEAR_SIZE, _LINEAR_SHARE = 1 << 18, 0.4
+
+
+#: How a convolution is computed: by sparse rows, one or four at a time, or with all its weights, by four rows or by
+#: blocks of 16 rows.
+ConvProduct = Literal["rows", "quads", "dense", "row blocks"]
 
 
 def matrix_of(layer: Layer) -> Matrix:
@@ -67,10 +86,48 @@ def has_row_blocks(layer: Layer, flat: bool) -> bool:
     positions = prod(layer.conv_shape[1:])
     if not flat or layer.node.groups > 1 or positions > _MANY_POSITIONS or _pools_in_registers(layer, flat):
         return False
-    tiles, blocks = -(-positions // max(ROW_BLOCK_POSITIONS)), -(-positions // BLOCK)
+    sparse = matrix.nnz * (_ENTRY_NS + _blocks(layer) * _SPARSE_NS)
+    return _row_block_ns(layer) < min(_dense_ns(layer), sparse)
+
+
+def _blocks(layer: Layer) -> int:
+    """Return the number of blocks of positions if they lie in one line."""
+    return -(-prod(layer.conv_shape[1:]) // BLOCK)
+
+
+def _dense_ns(layer: Layer) -> float:
+    """Return the estimated nanoseconds of a convolution that runs as a dense one."""
+    return matrix_of(layer).size * _blocks(layer) * _DENSE_NS
+
+
+def _row_block_ns(layer: Layer) -> float:
+    """Return the estimated nanoseconds of a convolution that runs by blocks of rows."""
+    matrix, positions = matrix_of(layer), prod(layer.conv_shape[1:])
+    tiles = -(-positions // max(ROW_BLOCK_POSITIONS))
     rows = row_blocks(matrix.rows) * -(-matrix.rows // (row_blocks(matrix.rows) * BLOCK))
-    here = rows * (matrix.size // matrix.rows * max(positions * ROW_BLOCK_NS, _WEIGHTS_NS) + tiles * _TRANSPOSE_NS)
-    return here < min(matrix.size * blocks * _DENSE_NS, matrix.nnz * (_ENTRY_NS + blocks * _SPARSE_NS))
+    return rows * (matrix.size // matrix.rows * max(positions * ROW_BLOCK_NS, _WEIGHTS_NS) + tiles * _TRANSPOSE_NS)
+
+
+def conv_product(layer: Layer, flat: bool, exact: bool, vectors: Vectors) -> ConvProduct:
+    """Return how to compute a convolution.
+
+    Quads of rows need many registers, and add the products of a row in an order that depends on other rows.
+    """
+    assert isinstance(layer.node, Conv)
+    matrix = matrix_of(layer)
+    product: ConvProduct = "row blocks" if has_row_blocks(layer, flat) else "dense" if is_dense(layer, flat) else "rows"
+    if not flat or exact or vectors.max_blocks < _QUAD_REGISTERS or layer.node.groups > 1:
+        return product
+    view = conv_window(layer, prod(layer.in_shapes[0][1:]), flat, vectors.half_vectors, dense=False)
+    share = matrix.nnz / matrix.size
+    few = matrix.rows < QUAD or line_blocks(layer, view) < min(QUAD_WIDTHS)
+    if few or view.half or not _QUAD_SHARE <= share < 1 or _pools_in_registers(layer, flat):
+        return product
+    if product == "rows":
+        least = _MANY_ENTRIES * conv_tiling(layer, view, flat, vectors.max_blocks).ns
+    else:
+        least = _dense_ns(layer) if product == "dense" else _row_block_ns(layer)
+    return "quads" if quad_tiling(layer, view).ns < least else product
 
 
 def row_blocks(rows: int) -> int:

@@ -112,6 +112,19 @@ class CsrPlace(NamedTuple):
     bias: int
 
 
+class QuadPlace(NamedTuple):
+    """The addresses and sizes of quads of sparse rows; see the opcode "quad_product"."""
+
+    rows: int
+    entries: int
+    runs: int
+    ends: int
+    starts: int
+    indices: int
+    values: int
+    bias: int
+
+
 class DensePlace(NamedTuple):
     """The addresses and sizes of a `DenseTable`."""
 
@@ -156,7 +169,7 @@ class ConvPlace(NamedTuple):
     `max_blocks` is the maximum number of blocks of a sparse product to compute at a time.
     """
 
-    table: CsrPlace | DensePlace | RowBlockPlace | ShiftedPlace
+    table: CsrPlace | QuadPlace | DensePlace | RowBlockPlace | ShiftedPlace
     window: Window
     starts: int
     max_blocks: int

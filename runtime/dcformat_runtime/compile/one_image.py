@@ -8,13 +8,23 @@ from dcformat.graph import Conv
 from dcformat_runtime import isa
 from dcformat_runtime.compile.arena import ArenaBuffer, Planes
 from dcformat_runtime.compile.choices import ROW_BLOCK_NS, column_ns, has_row_blocks, is_depthwise, window_kernel
-from dcformat_runtime.compile.constants import ConvPlace, CsrPlace, RowBlockPlace, ShiftedPlace, aligned
+from dcformat_runtime.compile.constants import ConvPlace, CsrPlace, QuadPlace, RowBlockPlace, ShiftedPlace, aligned
 from dcformat_runtime.compile.emitter import ENDLESS, SCRATCHES, CsrLoop, Emitter, Place, emit_pad_copy, pools_pairs
 from dcformat_runtime.compile.shifts import is_split, quarters, shift_copies
 from dcformat_runtime.compile.weights import VectorTables
-from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, HALF_POOLS, PLANE_BLOCKS, ROW_BLOCK_POSITIONS, ZEROS
+from dcformat_runtime.kernels.simd_widths import (
+    BLOCK,
+    HALF,
+    HALF_POOLS,
+    PLANE_BLOCKS,
+    QUAD_WIDTHS,
+    ROW_BLOCK_POSITIONS,
+    ZEROS,
+)
 from dcformat_runtime.network import Layer
 
+#: Estimated nanoseconds of a block of 16 multiply-adds of a product of quads of sparse rows.
+_QUAD_BLOCK_NS = 0.2
 #: Estimated nanoseconds of a block of multiply-adds of a convolution that shifts its sums.
 _SHIFTED_NS = 0.2
 
@@ -122,7 +132,20 @@ class OneImage(Emitter):
             kept = view.width if lines > 1 else step
             loop = CsrLoop(1, step, 16, blocks, view.line_blocks, kept, max_blocks=table.max_blocks)
         loop = loop._replace(residual=self.residual(layer))
-        self.emit_convolution(table, source, place, loop, self.weights.bounds(layer))
+        bounds = self.weights.bounds(layer)
+        if isinstance(table.table, QuadPlace):
+            self._quads(table.table, source, place, loop, bounds)
+        else:
+            self.emit_convolution(table, source, place, loop, bounds)
+
+    def _quads(self, table: QuadPlace, source: int, target: Place, loop: CsrLoop, bounds: int) -> None:
+        """Emit a product of quads of sparse rows and blocks."""
+        self.emit(
+            "quad_product", source, target, table.entries * loop.blocks * _QUAD_BLOCK_NS, rows=table.rows,
+            ends=table.ends, starts=table.starts, indices=table.indices, values=table.values, bias=table.bias,
+            target_row=loop.target_row, blocks=loop.blocks, max_blocks=max(QUAD_WIDTHS), line_blocks=loop.line_blocks,
+            width=loop.width, bounds=bounds, runs=table.runs, residual=loop.residual,
+        )  # fmt: skip
 
     def _shifted(self, layer: Layer, table: ShiftedPlace, place: Place) -> None:
         """Emit a product that shifts sums."""

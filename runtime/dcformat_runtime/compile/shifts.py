@@ -14,7 +14,7 @@ import numpy as np
 
 from dcformat.graph import Conv, Shape
 from dcformat_runtime.compile.arena import Planes
-from dcformat_runtime.compile.choices import has_row_blocks, is_dense, is_depthwise, matrix_of
+from dcformat_runtime.compile.choices import conv_product, is_depthwise, matrix_of
 from dcformat_runtime.compile.constants import Room, ShiftedPlace, aligned
 from dcformat_runtime.compile.tables import EntryTable, Window
 from dcformat_runtime.compile.tiling import RUNS
@@ -49,7 +49,7 @@ def is_shifted(layer: Layer, exact: bool, vectors: Vectors) -> bool:
         return False
     _, height, width = layer.in_shapes[0]
     fits = layer.inputs[0] > 0 if node.stride == (1, 1) else is_split(layer) and height % 2 == width % 2 == 0
-    if not fits or has_row_blocks(layer, True) or is_dense(layer, True):
+    if not fits or conv_product(layer, True, exact, vectors) != "rows":
         return False
     _, height, width = layer.conv_shape
     granule, widths = _granule(width), _widths(vectors.max_blocks)

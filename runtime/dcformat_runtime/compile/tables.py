@@ -23,7 +23,7 @@ _MANY_ROWS = 64
 class EntryTable(NamedTuple):
     """The columns of a weight that have entries, or all of them.
 
-    `keys` (int32) tells for each entry which of them is its column, and `columns` (int64) are their numbers. `places`
+    `keys` (int32) gives for each entry which of them is its column, and `columns` (int64) are their numbers. `places`
     (int32) is what the entries of each column multiply, or -1 if they never meet the input. `bounds` (int64) has the
     first column of each run, and the end of the last.
     """

@@ -11,11 +11,10 @@ import numpy.typing as npt
 
 from dcformat.graph import Conv
 from dcformat_runtime.compile.tables import Int32s, Window, conv_columns, seen_columns
+from dcformat_runtime.kernels.simd_widths import QUAD
 from dcformat_runtime.network import Layer
 from dcformat_runtime.weight_matrices import Floats, Sparse
 
-#: The number of rows in a quad of a `DenseTable`.
-QUAD = 4
 #: The number of columns in a run of a `DenseTable`, whose tile fits into the first-level cache; and the number of
 #: positions up to which storing and resuming sums takes longer than loading from the second level.
 _RUN_COLUMNS, _FEW_POSITIONS = 96, 96

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from math import prod
-from typing import NamedTuple
+from math import inf, prod
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dcformat.graph import Shape
 from dcformat_runtime.compile.tables import Window
-from dcformat_runtime.kernels.simd_widths import BLOCK, WIDTHS
+from dcformat_runtime.kernels.simd_widths import BLOCK, QUAD, QUAD_WIDTHS, WIDTHS
 from dcformat_runtime.network import Layer
 
 #: Number of bytes of a source's copy that one run of columns should read, so that they stay in the first-level cache.
@@ -23,15 +23,21 @@ _ROW_NS, _ENTRY_NS, _RESUME_NS = 3.2, 0.27, 0.53
 _BLOCK_NS = tuple(1024 * kib for kib in (32, 64, 128, 512, 1024, 4096)), (0.166, 0.2, 0.247, 0.336, 0.336, 0.69)
 #: Maximum number of blocks of a sparse product, if registers hold twelve with some to spare.
 _MANY = max(WIDTHS)
+#: The same for quads of rows: the end of a quad, and its branches that are predicted badly in each of the first tiles;
+#: a block, by the bytes that several quads read; and how much longer it takes if its loads cross cache lines.
+_QUAD_NS, _QUAD_BRANCHES_NS, _QUAD_LEARNING = 28.0, 45.0, 4.0
+_QUAD_BLOCK_NS = tuple(1024 * kib for kib in (36, 48, 64, 128, 512)), (0.128, 0.14, 0.155, 0.175, 0.2)
+_QUAD_ACROSS = 1.25
 #: The numbers of runs to choose from.
 RUNS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
 class Tiling(NamedTuple):
-    """Maximum number of blocks of each row to compute at a time, and the number of runs of channels."""
+    """How a convolution is cut: the maximum number of blocks of a row at a time, the runs of channels, and the time."""
 
     max_blocks: int
     runs: int
+    ns: float
 
 
 def linear_runs(shape: Shape, entries: int) -> int:
@@ -42,21 +48,54 @@ def linear_runs(shape: Shape, entries: int) -> int:
 def conv_tiling(layer: Layer, view: Window, flat: bool, max_blocks: int) -> Tiling:
     """Return how a convolution's rows are cut into tiles and runs; one with pooling in registers has no runs."""
     if layer.pool is not None and not flat:
-        return Tiling(max_blocks, 1)
+        return Tiling(max_blocks, 1, inf)
     assert layer.matrix is not None  # network.outline gives one to convolutions
     matrix, channels = layer.matrix, layer.in_shapes[0][0]
     entries = matrix.nnz  # not those that were seen, which a prediction does not know
     _, height, width = layer.conv_shape
     if flat and not view.half:
-        lines = height if view.width == width else 1
         # Weights of the same shape and about the same number of entries share a choice.
         about = round(entries, 1 - len(str(entries)))
-        return _tiling(matrix.shape, about, channels, view, lines * view.line_blocks, max_blocks)
+        return _tiling(matrix.shape, about, channels, view, line_blocks(layer, view), max_blocks)
     each = prod(view.shape[1:])  # of one channel, the floats of one variant
     used = min(each, 16 * max_blocks + (matrix.shape[2] - 1) * view.shape[3]) if flat else 16 * view.plane
     blocks = min(max_blocks, -(-height * width // 16) if flat else width)
     runs = _runs(4 * channels * view.shape[0] * used, blocks * entries / matrix.rows)
-    return Tiling(max_blocks, runs)
+    return Tiling(max_blocks, runs, inf)
+
+
+def quad_tiling(layer: Layer, view: Window) -> Tiling:
+    """Return the fastest tiling of a convolution of one image whose rows are taken four at a time.
+
+    More runs read less at a time, but the end of each mask of a quad is a branch that the processor must predict, which
+    it learns only if many tiles repeat it.
+    """
+    assert layer.matrix is not None  # network.outline gives one to convolutions
+    matrix, channels, blocks = layer.matrix, layer.in_shapes[0][0], line_blocks(layer, view)
+    runs = np.array([n for n in RUNS if n <= channels])
+    pieces = -(-blocks // max(QUAD_WIDTHS))
+    size = _operand_bytes(matrix.shape, view, -(-blocks // pieces)) * channels / runs
+    end = _QUAD_NS + _QUAD_BRANCHES_NS * min(1.0, _QUAD_LEARNING / pieces)
+    crosses = view.copied and matrix.shape[2] > 1 and view.shape[3] % BLOCK != 0
+    block = np.interp(size, *_QUAD_BLOCK_NS) * (_QUAD_ACROSS if crosses else 1.0)
+    costs = pieces * runs * -(-matrix.rows // QUAD) * end + matrix.nnz * blocks * block
+    best = costs.argmin()
+    return Tiling(max(QUAD_WIDTHS), int(runs[best]), float(costs[best]))
+
+
+def line_blocks(layer: Layer, view: Window) -> int:
+    """Return the number of blocks of a row of results of one image."""
+    _, height, width = layer.conv_shape
+    return (height if view.width == width else 1) * view.line_blocks
+
+
+def _operand_bytes(matrix: Shape, view: Window, blocks: Any) -> Any:
+    """Return how many bytes of a channel's copy are read for a number of blocks of results, or for each of several."""
+    variants, phases, _, cols = view.shape
+    used = BLOCK * blocks
+    if view.copied:  # a tile also reads the lines of the other kernel rows
+        used = np.minimum(phases * used + (matrix[2] - 1) * cols, prod(view.shape[1:]))
+    return 4 * max(1, variants) * used
 
 
 @lru_cache(256)
@@ -82,17 +121,13 @@ def _tiling(matrix: Shape, entries: int, channels: int, view: Window, blocks: in
     """
     widest = _MANY if max_blocks >= 12 else max_blocks
     k, runs = np.meshgrid([width for width in WIDTHS if width <= widest], [n for n in RUNS if n <= channels])
-    variants, phases, _, cols = view.shape
     pieces = -(-blocks // k)
     each = -(-blocks // pieces)
-    used = BLOCK * each
-    if view.copied:  # a tile also reads the lines of the other kernel rows
-        used = np.minimum(phases * used + (matrix[2] - 1) * cols, prod(view.shape[1:]))
-    size = 4 * max(1, variants) * used * channels / runs
+    size = _operand_bytes(matrix, view, each) * channels / runs
     ends = matrix[0] * (runs * _ROW_NS + (runs - 1) * each * _RESUME_NS)
     costs = pieces * (ends + entries * (_ENTRY_NS + each * np.interp(size, *_BLOCK_NS)))
     best = costs.argmin()
-    return Tiling(int(k.flat[best]), int(runs.flat[best]))
+    return Tiling(int(k.flat[best]), int(runs.flat[best]), float(costs.flat[best]))
 
 
 def _runs(source_bytes: int, blocks: float) -> int:

@@ -14,10 +14,9 @@ from dcformat_runtime.bounds import UNBOUNDED
 from dcformat_runtime.compile.arena import Planes
 from dcformat_runtime.compile.choices import (
     column_ns,
+    conv_product,
     conv_window,
     has_dense_columns,
-    has_row_blocks,
-    is_dense,
     matrix_of,
     row_blocks,
 )
@@ -28,6 +27,7 @@ from dcformat_runtime.compile.constants import (
     DepthwisePlace,
     MapPlace,
     PermutePlace,
+    QuadPlace,
     Room,
     RowBlockPlace,
     SellPlace,
@@ -35,8 +35,8 @@ from dcformat_runtime.compile.constants import (
     aligned,
 )
 from dcformat_runtime.compile.shifts import is_shifted, is_split, place_shifted, shifted_window, write_shifted
+from dcformat_runtime.compile.sparse_rows import place_quads, place_rows, put_quads, put_rows
 from dcformat_runtime.compile.tables import (
-    EntryTable,
     Int32s,
     Occurrences,
     PermuteTable,
@@ -52,7 +52,6 @@ from dcformat_runtime.compile.tables import (
     slots,
 )
 from dcformat_runtime.compile.tile_tables import (
-    QUAD,
     DenseTable,
     Offsets,
     conv_offsets,
@@ -61,10 +60,10 @@ from dcformat_runtime.compile.tile_tables import (
     depthwise_table,
     fill_row_blocks,
 )
-from dcformat_runtime.compile.tiling import conv_tiling, linear_runs
+from dcformat_runtime.compile.tiling import conv_tiling, linear_runs, quad_tiling
 from dcformat_runtime.cpu import Vectors
 from dcformat_runtime.elementwise_layers import Elementwise
-from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, PERMUTE_SLOTS
+from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, PERMUTE_SLOTS, QUAD
 from dcformat_runtime.network import Layer
 from dcformat_runtime.weight_matrices import Floats, Sparse
 
@@ -163,33 +162,36 @@ class Weights:
     def _linear(self, layer: Layer) -> CsrPlace:
         if layer.weight is None:
             matrix = matrix_of(layer)
-            return self._place_csr(matrix.rows, matrix.nnz, linear_runs(matrix.shape, matrix.nnz))
+            return place_rows(self.room, matrix.rows, matrix.nnz, linear_runs(matrix.shape, matrix.nnz))
         weight, bias = _parameters(layer)
         runs = linear_runs(weight.shape, weight.nnz)
-        return self._put_csr(weight, bias, linear_entries(weight, runs), runs)
+        return put_rows(self.room, weight, bias, linear_entries(weight, runs), runs)
 
     def _convolution(self, layer: Layer, flat: bool) -> ConvPlace:
         matrix, max_blocks = matrix_of(layer), self.vectors.max_blocks
-        by_blocks = has_row_blocks(layer, flat)
-        dense = by_blocks or is_dense(layer, flat)
+        product = conv_product(layer, flat, self.exact, self.vectors)
+        dense = product in ("dense", "row blocks")
         source = layer.in_shapes[0]
         step = self.planes.step(source) if flat and layer.inputs[0] else prod(source[1:])
         if flat and is_shifted(layer, self.exact, self.vectors):
             view = shifted_window(layer, self.planes)
             return ConvPlace(self._shifted(layer, view), view, 0, max_blocks)
         view = conv_window(layer, step, flat, self.vectors.half_vectors, dense)
-        place: CsrPlace | DensePlace | RowBlockPlace
-        cut = conv_tiling(layer, view, flat, max_blocks)
-        if by_blocks:
+        place: CsrPlace | QuadPlace | DensePlace | RowBlockPlace
+        cut = quad_tiling(layer, view) if product == "quads" else conv_tiling(layer, view, flat, max_blocks)
+        if product == "row blocks":
             place = self._row_blocks(layer, lambda weight: conv_offsets(weight, layer, view, flat))
-        elif dense:
+        elif product == "dense":
             place = self._dense(layer, view, flat)
         elif layer.weight is None:
-            place = self._place_csr(matrix.rows, matrix.nnz, cut.runs)
+            make = place_quads if product == "quads" else place_rows
+            place = make(self.room, matrix.rows, matrix.nnz, cut.runs)
         else:
             weight, bias = _parameters(layer)
             # Runs go by channel, so entries stay in the order of the weight's columns for any number of runs.
-            place = self._put_csr(weight, bias, conv_entries(weight, layer, view, flat, cut.runs), cut.runs)
+            table = conv_entries(weight, layer, view, flat, cut.runs)
+            put = put_quads if product == "quads" else put_rows
+            place = put(self.room, weight, bias, table, cut.runs)
         starts = self.room.skip(len(view.starts))
         if layer.weight is not None:  # a prediction must not make the list, which may be long
             self.room.fill(starts, np.array(view.starts, np.int64))
@@ -246,29 +248,6 @@ class Weights:
             self.room.write_later(
                 lambda out: fill_row_blocks(weight, seen, out[place.values :][: prod(shape)].reshape(shape))
             )
-        return place
-
-    def _place_csr(self, rows: int, entries: int, runs: int) -> CsrPlace:
-        skip = self.room.skip
-        indptr, order, indices = skip(runs * rows + 1), skip(rows), skip(entries)
-        return CsrPlace(rows, entries, runs, indptr, order, indices, skip(entries), skip(rows))
-
-    def _put_csr(self, weight: Sparse, bias: Floats, table: EntryTable, runs: int) -> CsrPlace:
-        """Make space for sparse rows, and let the kernel that lays them out fill it at the end."""
-        place = self._place_csr(weight.rows, weight.nnz, runs)
-        ranks = np.empty(int(np.diff(weight.indptr).max(initial=0)) + 2, np.int64)
-
-        def write(out: Floats) -> None:
-            from dcformat_runtime.kernels import row_layout
-
-            words, rows, nnz = out.view(np.int32), weight.rows, weight.nnz
-            row_layout.lay_out(
-                weight.indptr, table.keys, weight.values, bias, table.places, table.bounds, ranks,
-                words[place.order :][:rows], words[place.indptr :][: runs * rows + 1], words[place.indices :][:nnz],
-                out[place.values :][:nnz], out[place.bias :][:rows],
-            )  # fmt: skip
-
-        self.room.write_later(write)
         return place
 
     def _fill(self, place: NamedTuple, table: object, *names: str) -> None:

@@ -20,6 +20,7 @@ from dcformat_runtime.kernels.element_kernel import run_elements
 from dcformat_runtime.kernels.image_forms import clear_lines
 from dcformat_runtime.kernels.images import clip, pad_copy, pool, pool_all, split
 from dcformat_runtime.kernels.products import csc_product, csr_product, permute_product, sell16_product, shifted_product
+from dcformat_runtime.kernels.quads import quad_product
 from dcformat_runtime.kernels.simd import (
     await_least,
     claim,
@@ -182,6 +183,8 @@ def _run_parts(a: Array, mem: Array, op: int, source: int, target: int, exact: i
     code = word(mem, op + isa.CODE)
     if code == isa.CSR_PRODUCT:
         csr_product(a, mem, op, source, target, exact, part, parts)
+    elif code == isa.QUAD_PRODUCT:
+        quad_product(a, mem, op, source, target, part, parts)
     elif code == isa.SHIFTED_PRODUCT:
         shifted_product(a, mem, op, source, target, part, parts)
     elif code == isa.DENSE_PRODUCT:

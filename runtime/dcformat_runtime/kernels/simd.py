@@ -38,6 +38,7 @@ def compiled_form(name: str) -> Callable[[], Any]:
             simd_copies,
             simd_floats,
             simd_products,
+            simd_quads,
             simd_shifts,
             simd_tiles,
             simd_vectors,
@@ -46,8 +47,8 @@ def compiled_form(name: str) -> Callable[[], Any]:
         )
 
         for module in (
-            simd_copies, simd_products, simd_shifts, simd_vectors, simd_tiles, simd_atomics, simd_floats, simd_writer,
-            simd_widths, control,
+            simd_copies, simd_products, simd_quads, simd_shifts, simd_vectors, simd_tiles, simd_atomics, simd_floats,
+            simd_writer, simd_widths, control,
         ):  # fmt: skip
             if hasattr(module, name):
                 return getattr(module, name)()

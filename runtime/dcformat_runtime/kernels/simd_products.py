@@ -106,7 +106,7 @@ def _each(w: Writer, mem: Any, table: Any, y: Any) -> Iterator[tuple[Any, Any, A
         yield row, w.load(mem, w.b.add(table.bias, r)), place
 
 
-class _Places(NamedTuple):
+class BlockAddresses(NamedTuple):
     """The places of a row's blocks, and how many floats of each are kept; None: all of them, or others follow."""
 
     at: list[Any]
@@ -125,7 +125,7 @@ class _Places(NamedTuple):
             store_lanes(w, value, a, self.at[b], self.counts[b])
 
 
-def _visit(w: Writer, blocks: int, out: Any, run: Callable[[Callable[[Any], _Places]], None]) -> None:
+def visit(w: Writer, blocks: int, out: Any, run: Callable[[Callable[[Any], BlockAddresses]], None]) -> None:
     """Write ``run(places)`` for each way in which blocks may lie; ``places(y)`` are those of the row that begins at y.
 
     A line's last block may have more floats than are kept. If further lines follow, it is stored as a whole, because
@@ -138,9 +138,9 @@ def _visit(w: Writer, blocks: int, out: Any, run: Callable[[Callable[[Any], _Pla
     adjacent = w.b.and_(whole, w.b.icmp_signed("==", out.gap, i64(BLOCK)))
     first = w.b.mul(out.column, i64(BLOCK))
 
-    def plain(y: Any) -> _Places:
+    def plain(y: Any) -> BlockAddresses:
         begin = w.b.add(y, first)
-        return _Places([w.plus(begin, b * BLOCK) for b in range(blocks)], None)
+        return BlockAddresses([w.plus(begin, b * BLOCK) for b in range(blocks)], None)
 
     with w.b.if_else(adjacent, likely=True) as (then, otherwise):
         with then:
@@ -149,9 +149,9 @@ def _visit(w: Writer, blocks: int, out: Any, run: Callable[[Callable[[Any], _Pla
             offsets, counts = zip(*_lines(w, blocks, out), strict=True)
             with w.b.if_else(w.flag(out.final)) as (ends, goes_on):
                 with ends:
-                    run(lambda y: _Places([w.b.add(y, offset) for offset in offsets], list(counts)))
+                    run(lambda y: BlockAddresses([w.b.add(y, offset) for offset in offsets], list(counts)))
                 with goes_on:
-                    run(lambda y: _Places([w.b.add(y, offset) for offset in offsets], None))
+                    run(lambda y: BlockAddresses([w.b.add(y, offset) for offset in offsets], None))
 
 
 def rows_full() -> Any:
@@ -163,13 +163,13 @@ def rows_full() -> Any:
         def variant(blocks: int) -> None:
             acc = w.variables(blocks, vector(BLOCK))
 
-            def run(places: Callable[[Any], _Places]) -> None:
+            def run(places: Callable[[Any], BlockAddresses]) -> None:
                 with _each(w, mem, table, out.y) as (row, bias, y):
                     one_row(acc, row, bias, places(y))
 
-            _visit(w, blocks, out, run)
+            visit(w, blocks, out, run)
 
-        def one_row(acc: list[Any], row: Any, bias: Any, places: _Places) -> None:
+        def one_row(acc: list[Any], row: Any, bias: Any, places: BlockAddresses) -> None:
             def add_residual() -> None:
                 for b, total in enumerate(acc):
                     add_to(w, total, places.load(w, a, b, out.residual))

@@ -37,3 +37,8 @@ PLANE_KERNELS = (3, 5)
 ZEROS = 64
 #: The numbers of slots that `permute` can take for each group.
 PERMUTE_SLOTS = (1, 2, 3, 4)
+#: The number of rows in a quad, and of the sets of them that can have an entry in a column.
+QUAD = 4
+MASKS = (1 << QUAD) - 1
+#: The numbers of blocks that `quad_rows` can compute at a time; any number from three on can be cut into these.
+QUAD_WIDTHS = (3, 4, 5, 6)

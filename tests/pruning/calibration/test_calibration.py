@@ -125,12 +125,14 @@ def test_labels_of_a_sigmoid_that_are_never_likely_stay_so() -> None:
     assert q[:, 3:].max() < 0.01
 
 
+@pytest.mark.slow
 def test_columns_of_wide_matrices_are_treated_in_blocks() -> None:
     model = model_of({"w": (4, 1500), "b": (4,)}, Graph.sequential((1500,), [Linear((0,), "w", "b")]))
     made = compress_calibrated(model, goal=CalibrationGoal("change", 0.01))
     assert made.change <= 0.01 and made.size < 0.4 * len(dcformat.dumps(model))
 
 
+@pytest.mark.slow
 def test_gradient_steps_keep_goals_and_are_the_same_each_time(classifier: Model, pictures: dict[str, Any]) -> None:
     options = CalibrationOptions(density=0.4, probes=1, refine=4)
     few = {"input": pictures["input"][:16]}
