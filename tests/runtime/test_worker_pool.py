@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dcformat_runtime import worker_pool
+from dcformat_runtime import isa, worker_pool
 from dcformat_runtime.kernels import control as words
-from dcformat_runtime.kernels import interpreter, simd
+from dcformat_runtime.kernels import images, interpreter, simd
 from dcformat_runtime.network_engine import KernelEngine
 from dcformat_runtime.session import Session
 from dcformat_runtime.worker_pool import WorkerPool
@@ -195,3 +195,26 @@ def test_the_same_bits_without_help() -> None:
     assert worker_pool.current().take()
     assert np.array_equal(engine.run(x), expected)
     worker_pool.current().close()
+
+
+@pytest.mark.parametrize(("kernel", "stride", "pad"), [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 1, 0)])
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 6, 7, 8, 9])
+def test_part_of_a_pool_writes_nothing_beyond_its_channel(kernel: int, stride: int, pad: int, width: int) -> None:
+    """Another thread may have written there already, so not even a line before the last may reach that far."""
+    for height in (1, 2, 5):
+        lines, columns = ((size - 1) * stride + kernel - 2 * pad for size in (height, width))
+        if min(lines, columns) < 1:
+            continue
+        fields = {
+            "channels": 2, "height": lines, "width": columns, "lanes": 1, "kernel_h": kernel, "kernel_w": kernel,
+            "stride_h": stride, "stride_w": stride, "pad_h": pad, "pad_w": pad, "out_h": height, "out_w": width,
+            "kind": 0, "bounds": isa.UNBOUNDED, "plane": lines * columns, "out_plane": height * width,
+        }  # fmt: skip
+        mem = np.array(isa.record("pool", 0, 512, 0, fields), np.int32).view(np.float32)
+        arena = np.random.default_rng(0).random(2048).astype(np.float32)
+        whole, part = arena.copy(), arena.copy()
+        images.pool(whole, mem, 0, 0, 512, 0, 1)
+        images.pool(part, mem, 0, 0, 512, 0, 2)
+        end = 512 + height * width
+        assert np.array_equal(part[:end], whole[:end])
+        assert np.array_equal(part[end:], arena[end:])

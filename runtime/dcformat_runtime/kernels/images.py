@@ -158,18 +158,17 @@ def pool(a: Array, mem: Array, op: int, source: int, target: int, part: int, par
     step = word(mem, op + isa.POOL_PLANE) * lanes
     out_step = word(mem, op + isa.POOL_OUT_PLANE) * lanes
     bounds = word(mem, op + isa.POOL_BOUNDS)
-    # While other threads work, nothing may be written beyond a channel, even if it would be overwritten later.
-    careful = parts > 1
-    lines = 0
-    if pairs:
-        lines = out_h - 1 if careful else out_h
+    # While other threads work, nothing may be written beyond a channel, even if it would be overwritten later. Vectors
+    # write up to seven outputs beyond a line, which may be several lines.
+    free = out_h - (HALF - 2 + out_w) // out_w if parts > 1 else out_h
+    lines = max(0, free) if pairs else 0
     c = part
     while c < channels:
         plane = source + c * step
         out = target + c * out_step
         pool_pairs(a, plane, width, out, out_w, lines)
         for i in range(lines, out_h):
-            _window(a, mem, op, plane, i, out + i * out_w * lanes, careful and i == out_h - 1)
+            _window(a, mem, op, plane, i, out + i * out_w * lanes, i >= free)
         if bounds != isa.UNBOUNDED:
             clip(a, mem, out, out, out_h * out_w * lanes, bounds)
         c += parts

@@ -9,7 +9,9 @@ from dcformat_runtime.kernels.simd_widths import MASKS, QUAD
 @kernel(
     "void(const int64[::1], const int32[::1], const float32[::1], const int32[::1], const int64[::1], int64[::1], "
     "uint8[::1], int64[::1], int32[::1], int32[::1], int32[::1], float32[::1])",
-    work=lambda keys, masks, ends: len(keys) + len(masks) * len(ends) // MASKS + len(ends) + 10,
+    work=lambda keys, bounds, masks, ends, starts: (
+        len(keys) + len(masks) * len(starts) // (len(bounds) - 1) + len(ends) + 10
+    ),
 )
 def lay_out_quads(  # type: ignore[no-untyped-def]
     indptr, keys, values, places, bounds, cursors, masks, room, ends, starts, indices, kept
@@ -23,6 +25,7 @@ def lay_out_quads(  # type: ignore[no-untyped-def]
     keys : int32 (entries,)
         The number of each entry's column in `places`, ascending in each row.
     values : float32 (entries,)
+        The values of the entries.
     places : int32 (columns,)
         What the entries of each column multiply; -1 drops them.
     bounds : int64 (runs + 1,)
@@ -53,6 +56,7 @@ def lay_out_quads(  # type: ignore[no-untyped-def]
         end = min(bounds[run + 1], len(places))
         for quad in range(quads):
             piece = run * quads + quad
+            at = MASKS * piece
             first = QUAD * quad
             last = min(first + QUAD, rows)
             for r in range(first, last):
@@ -61,32 +65,32 @@ def lay_out_quads(  # type: ignore[no-untyped-def]
                     masks[keys[p]] |= 1 << (r - first)
                     p += 1
             starts[piece] = value
-            value = _count(places, masks, start, end, room, ends, MASKS * piece, value)
-            _move(keys, values, places, masks, start, end, cursors, first, room, indices, kept)
+            value = _count(places[start:end], masks[start:end], room, ends[at : at + MASKS + 1], value)
+            _move(places[start:end], masks[start:end], values, cursors[first:last], room, indices, kept)
 
 
 @device
-def _count(places, masks, start, end, room, ends, at, value):  # type: ignore[no-untyped-def]
+def _count(places, masks, room, ends, value):  # type: ignore[no-untyped-def]
     """Find where the columns and the values of each mask begin; return where the values of the last one end."""
     for mask in range(MASKS + 1):
         room[mask] = 0
-    for c in range(start, end):
+    for c in range(len(masks)):
         room[masks[c]] += places[c] >= 0
-    column = ends[at]
+    column = ends[0]
     for mask in range(1, MASKS + 1):
         count = room[mask]
         room[mask] = column
         room[MASKS + 1 + mask] = value
         column += count
         value += count * ((mask & 1) + (mask >> 1 & 1) + (mask >> 2 & 1) + (mask >> 3))
-        ends[at + mask] = column
+        ends[mask] = column
     return value
 
 
 @device
-def _move(keys, values, places, masks, start, end, cursors, first, room, indices, kept):  # type: ignore[no-untyped-def]
+def _move(places, masks, values, cursors, room, indices, kept):  # type: ignore[no-untyped-def]
     """Write the columns of a quad of rows in a run and their values, and clear the masks."""
-    for c in range(start, end):
+    for c in range(len(masks)):
         mask = masks[c]
         if mask:
             masks[c] = 0
@@ -95,10 +99,10 @@ def _move(keys, values, places, masks, start, end, cursors, first, room, indices
                 indices[room[mask]] = places[c]
                 room[mask] += 1
             value = room[MASKS + 1 + mask]
-            for r in range(QUAD):
+            for r in range(len(cursors)):
                 if mask >> r & 1:
                     if seen:
-                        kept[value] = values[cursors[first + r]]
+                        kept[value] = values[cursors[r]]
                         value += 1
-                    cursors[first + r] += 1
+                    cursors[r] += 1
             room[MASKS + 1 + mask] = value
