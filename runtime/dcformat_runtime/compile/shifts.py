@@ -16,6 +16,7 @@ from dcformat.graph import Conv, Shape
 from dcformat_runtime.compile.arena import Planes
 from dcformat_runtime.compile.choices import conv_product, is_depthwise, matrix_of
 from dcformat_runtime.compile.constants import Room, ShiftedPlace, aligned
+from dcformat_runtime.compile.sparse_rows import write_rows
 from dcformat_runtime.compile.tables import EntryTable, Window
 from dcformat_runtime.compile.tiling import RUNS
 from dcformat_runtime.cpu import Vectors
@@ -186,19 +187,5 @@ def write_shifted(
     out: Floats, place: ShiftedPlace, weight: Sparse, bias: Floats, table: EntryTable, split: bool
 ) -> None:
     """Lay out the rows for each column of the kernel, except that the last of quarters joins the middle one."""
-    from dcformat_runtime.kernels import row_layout
-
-    words, rows, starts, done = out.view(np.int32), weight.rows, place.runs * weight.rows + 1, 0
-    ranks = np.empty(int(np.diff(weight.indptr).max(initial=0)) + 2, np.int64)
     lists = np.array([0, 1, 1 if split else 2])[table.columns % _COLUMNS]
-    for column in range(_COLUMNS):
-        indptr = words[place.indptr + column * starts :][:starts]
-        left = weight.nnz - done
-        row_layout.lay_out(
-            weight.indptr, table.keys, weight.values, bias,
-            np.where(lists == column, table.places, -1).astype(np.int32), table.bounds, ranks,
-            words[place.order :][:rows], indptr, words[place.indices + done :][:left],
-            out[place.values + done :][:left], out[place.bias :][:rows],
-        )  # fmt: skip
-        indptr += done
-        done = int(indptr[-1])
+    write_rows(out, place, weight, bias, table, lists, _COLUMNS)

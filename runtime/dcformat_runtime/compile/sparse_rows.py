@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from dcformat_runtime.compile.constants import CsrPlace, QuadPlace, Room
+from dcformat_runtime.compile.constants import CsrPlace, QuadPlace, Room, ShiftedPlace
 from dcformat_runtime.compile.tables import EntryTable
 from dcformat_runtime.kernels.simd_widths import MASKS, QUAD
-from dcformat_runtime.weight_matrices import Floats, Sparse
+from dcformat_runtime.weight_matrices import Floats, Ints, Sparse
 
 
 def place_rows(room: Room, rows: int, entries: int, runs: int) -> CsrPlace:
@@ -20,20 +20,32 @@ def place_rows(room: Room, rows: int, entries: int, runs: int) -> CsrPlace:
 def put_rows(room: Room, weight: Sparse, bias: Floats, table: EntryTable, runs: int) -> CsrPlace:
     """Make room for sparse rows, and let the kernel that lays them out write there at last."""
     place = place_rows(room, weight.rows, weight.nnz, runs)
-    ranks = np.empty(int(np.diff(weight.indptr).max(initial=0)) + 2, np.int64)
-
-    def write(out: Floats) -> None:
-        from dcformat_runtime.kernels import row_layout
-
-        words, rows, nnz = out.view(np.int32), weight.rows, weight.nnz
-        row_layout.lay_out(
-            weight.indptr, table.keys, weight.values, bias, table.places, table.bounds, ranks,
-            words[place.order :][:rows], words[place.indptr :][: runs * rows + 1], words[place.indices :][:nnz],
-            out[place.values :][:nnz], out[place.bias :][:rows],
-        )  # fmt: skip
-
-    room.write_later(write)
+    room.write_later(lambda out: write_rows(out, place, weight, bias, table))
     return place
+
+
+def write_rows(
+    out: Floats,
+    place: CsrPlace | ShiftedPlace,
+    weight: Sparse,
+    bias: Floats,
+    table: EntryTable,
+    lists: Ints | int = 0,
+    count: int = 1,
+) -> None:
+    """Lay out sparse rows as `count` lists; `lists` has the number of each column's list."""
+    from dcformat_runtime.kernels import row_layout
+
+    words, unsigned, rows, nnz = out.view(np.int32), out.view(np.uint32), weight.rows, weight.nnz
+    size, columns = place.runs * rows + 1, np.diff(np.minimum(table.bounds, table.places.size))
+    pieces = np.repeat(np.arange(place.runs) * rows, columns) + lists * size
+    longest = int(np.diff(weight.indptr).max(initial=0))
+    row_layout.lay_out(
+        weight.indptr, table.keys.view(np.uint32), weight.values, bias, table.places, pieces.astype(np.uint32),
+        np.empty(longest + 2, np.int64), np.empty(rows, np.uint32), words[place.order :][:rows],
+        unsigned[place.indptr :][: count * size], words[place.indices :][:nnz],
+        out[place.values :][:nnz], out[place.bias :][:rows],
+    )  # fmt: skip
 
 
 def place_quads(room: Room, rows: int, entries: int, runs: int) -> QuadPlace:
