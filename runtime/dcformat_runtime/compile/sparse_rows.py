@@ -21,13 +21,14 @@ def put_rows(room: Room, weight: Sparse, bias: Floats, table: EntryTable, runs: 
     """Make room for sparse rows, and let the kernel that lays them out write there at last."""
     place = place_rows(room, weight.rows, weight.nnz, runs)
     ranks = np.empty(int(np.diff(weight.indptr).max(initial=0)) + 2, np.int64)
+    keys, _, places, bounds = table  # until then, the numbers of the columns would only take memory
 
     def write(out: Floats) -> None:
         from dcformat_runtime.kernels import row_layout
 
         words, rows, nnz = out.view(np.int32), weight.rows, weight.nnz
         row_layout.lay_out(
-            weight.indptr, table.keys, weight.values, bias, table.places, table.bounds, ranks,
+            weight.indptr, keys, weight.values, bias, places, bounds, ranks,
             words[place.order :][:rows], words[place.indptr :][: runs * rows + 1], words[place.indices :][:nnz],
             out[place.values :][:nnz], out[place.bias :][:rows],
         )  # fmt: skip
@@ -47,14 +48,15 @@ def put_quads(room: Room, weight: Sparse, bias: Floats, table: EntryTable, runs:
     """Make room for quads of sparse rows, and let the kernel that lays them out write there at last."""
     place = place_quads(room, weight.rows, weight.nnz, runs)
     room.fill(place.bias, bias)
+    keys, _, places, bounds = table  # as in `put_rows`
 
     def write(out: Floats) -> None:
         from dcformat_runtime.kernels import quad_layout
 
         words, pieces, nnz = out.view(np.int32), runs * -(-weight.rows // QUAD), weight.nnz
         quad_layout.lay_out_quads(
-            weight.indptr, table.keys, weight.values, table.places, table.bounds, np.empty(weight.rows, np.int64),
-            np.zeros(table.places.size, np.uint8), np.empty(2 * (MASKS + 1), np.int64),
+            weight.indptr, keys, weight.values, places, bounds, np.empty(weight.rows, np.int64),
+            np.zeros(places.size, np.uint8), np.empty(2 * (MASKS + 1), np.int64),
             words[place.ends :][: pieces * MASKS + 1], words[place.starts :][:pieces], words[place.indices :][:nnz],
             out[place.values :][:nnz],
         )  # fmt: skip
