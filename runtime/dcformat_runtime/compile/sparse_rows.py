@@ -9,6 +9,8 @@ from dcformat_runtime.compile.tables import EntryTable
 from dcformat_runtime.kernels.simd_widths import MASKS, QUAD
 from dcformat_runtime.weight_matrices import Floats, Ints, Sparse
 
+_NONE: Ints = np.empty(0, np.int64)
+
 
 def place_rows(room: Room, rows: int, entries: int, runs: int) -> CsrPlace:
     """Make room for sparse rows."""
@@ -20,7 +22,9 @@ def place_rows(room: Room, rows: int, entries: int, runs: int) -> CsrPlace:
 def put_rows(room: Room, weight: Sparse, bias: Floats, table: EntryTable, runs: int) -> CsrPlace:
     """Make room for sparse rows, and let the kernel that lays them out write there at last."""
     place = place_rows(room, weight.rows, weight.nnz, runs)
-    room.write_later(lambda out: write_rows(out, place, weight, bias, table))
+    # Until then, the numbers of the columns would only take memory.
+    kept = table._replace(columns=_NONE)
+    room.write_later(lambda out: write_rows(out, place, weight, bias, kept))
     return place
 
 
@@ -59,14 +63,15 @@ def put_quads(room: Room, weight: Sparse, bias: Floats, table: EntryTable, runs:
     """Make room for quads of sparse rows, and let the kernel that lays them out write there at last."""
     place = place_quads(room, weight.rows, weight.nnz, runs)
     room.fill(place.bias, bias)
+    keys, _, places, bounds = table  # as in `put_rows`
 
     def write(out: Floats) -> None:
         from dcformat_runtime.kernels import quad_layout
 
         words, pieces, nnz = out.view(np.int32), runs * -(-weight.rows // QUAD), weight.nnz
         quad_layout.lay_out_quads(
-            weight.indptr, table.keys, weight.values, table.places, table.bounds, np.empty(weight.rows, np.int64),
-            np.zeros(table.places.size, np.uint8), np.empty(2 * (MASKS + 1), np.int64),
+            weight.indptr, keys, weight.values, places, bounds, np.empty(weight.rows, np.int64),
+            np.zeros(places.size, np.uint8), np.empty(2 * (MASKS + 1), np.int64),
             words[place.ends :][: pieces * MASKS + 1], words[place.starts :][:pieces], words[place.indices :][:nnz],
             out[place.values :][:nnz],
         )  # fmt: skip
