@@ -52,7 +52,8 @@ class ProgramEngine:
     Parameters
     ----------
     make : callable
-        Returns the program for one image if it is given True, and that for many if it is given False.
+        Returns the program for one image if it is given True, and that for many if it is given False; the latter is
+        not asked for if `alike`.
     kernel : callable
         `kernels.interpreter.run`.
     outputs : int
@@ -129,7 +130,7 @@ class ProgramEngine:
         # Each process has a lock of its own: a child must not wait for a thread that its fork left behind.
         with self._locks.setdefault(os.getpid(), allocate_lock()):
             if single not in self._runners:
-                program = self._make(single)
+                program = self._make(single or self._alike)
                 made = _Runner(program)
                 self._runners.update(dict.fromkeys((True, False) if self._alike else (single,), made))
                 if (single or self._alike) and not self._is_shared(program):

@@ -14,6 +14,7 @@ import stat
 import sys
 from _blake2 import blake2b
 from binascii import crc32
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +46,8 @@ def find(path: str, options: LoadOptions) -> Session | None:
     )
     if any(small_limits) or options.backend == "numpy" or settings.cache() == "off" or settings.mode() != "native":
         return None
+    if "://" in path:
+        return None  # a URL
     saved = _saved(path, options.deterministic)
     kernel = None if saved is None else _kernel(saved["kernel"])
     return None if saved is None or kernel is None else _session(saved, kernel, path, options)
@@ -113,11 +116,17 @@ def _body(data: bytes) -> memoryview | None:
 def _kernel(name: str) -> Callable[..., int] | None:
     """Return `interpreter.run` from its saved machine code, without importing the module of the kernel."""
     data = store.read_named(name)
-    code = None if data is None else image.unpack(data, bytes.fromhex(name.partition("-")[0]))
     try:
-        return None if code is None else loader.load(code, "run", _convert)
+        return None if data is None else _loaded(name, data)
     except (OSError, LookupError):
         return None
+
+
+@cache
+def _loaded(name: str, data: bytes) -> Callable[..., int] | None:
+    """Load a kernel once in a process, because the memory of machine code is never freed."""
+    code = image.unpack(data, bytes.fromhex(name.partition("-")[0]))
+    return None if code is None else loader.load(code, "run", _convert)
 
 
 def _convert(*args: Any) -> Any:
@@ -140,13 +149,15 @@ def _session(values: dict[str, Any], kernel: Callable[..., int], path: str, opti
         return None
 
     def make(single: bool) -> Program:
-        program = _program(*programs[single])
-        del programs[single]  # the engine asks for each once
+        saved = programs[single]
+        # One assignment, because the process may fork at any time. The bytes that were saved are freed.
+        programs[single] = program = saved if isinstance(saved, Program) else _program(*saved)
         return program
 
     pixels = seen["pixels"] if seen["pixels"] is None else np.frombuffer(seen["pixels"], np.float32).reshape(-1, 256)
     interface = NetworkInterface(**{**seen, "pixels": pixels, "memory": held})
-    return Session(interface, ProgramEngine(make, kernel, interface.outputs, threads, alike=alike), options, path)
+    engine = ProgramEngine(make, kernel, interface.outputs, threads, alike=alike)
+    return Session(interface, engine, options, os.path.abspath(path))  # noqa: PTH100
 
 
 def _program(mem: bytes, arena: int, plans: list[Any], choices: list[int], costs: tuple[float, ...]) -> Program:

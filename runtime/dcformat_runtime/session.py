@@ -357,7 +357,7 @@ def load(
     if isinstance(source, (str, os.PathLike)):
         from dcformat_runtime import prepared
 
-        found = prepared.find(os.path.abspath(source), options)  # noqa: PTH100
+        found = prepared.find(os.fsdecode(source), options)
         if found is not None:
             return found
     from dcformat_runtime.session_maker import load_source

@@ -20,7 +20,7 @@ import dcformat
 from dcformat.errors import FormatError, LimitError, NotDcfError
 from dcformat.graph import Graph, Preprocessing, Transpose
 from dcformat.jit import settings
-from dcformat.jit.machine_code import store
+from dcformat.jit.machine_code import loader, store
 from dcformat.layout import DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK
 from tests.runtime.example_networks import NETS, inputs, lenet, mlp
 
@@ -226,3 +226,50 @@ def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
 def test_threads_that_fit_in_memory(monkeypatch: pytest.MonkeyPatch, left: int | None, each: int, threads: int) -> None:
     monkeypatch.setattr(cpu, "cores", lambda: 5)
     assert cpu.threads_in(left, each) == threads
+
+
+def test_a_long_network_has_one_program_for_all_batches(cache: Path, tmp_path: Path) -> None:
+    net, path = mlp(*[4] * 1030), tmp_path / "net.dcf"
+    dcformat.save(net.model(), path)
+    x = inputs(net.network(), 3)
+    expected = dcformat_runtime.load(path)(x)
+    dcformat_runtime.prepare(path)
+    assert is_prepared(path)
+    assert np.array_equal(dcformat_runtime.load(path)(x), expected)
+
+
+def test_machine_code_is_loaded_once_for_all_sessions(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, loads = tmp_path / "net.dcf", []
+    dcformat.save(mlp(9, 4).model(), path)
+    dcformat_runtime.prepare(path)
+    load = loader.load
+    monkeypatch.setattr(loader, "load", lambda *args: loads.append(args) or load(*args))
+    sessions = [dcformat_runtime.load(path) for _ in range(3)]
+    assert is_prepared(path)
+    assert len(loads) <= 1  # its memory is never freed
+    assert len({session(np.ones((1, 9), np.float32)).tobytes() for session in sessions}) == 1
+
+
+def test_a_path_stays_the_same_and_a_url_is_none(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "https:" / "host"
+    folder.mkdir(parents=True)
+    dcformat.save(mlp(9, 4).model(), folder / "net.dcf")
+    dcformat_runtime.prepare(folder / "net.dcf")
+    monkeypatch.chdir(folder)
+    session = dcformat_runtime.load("net.dcf")
+    monkeypatch.chdir(tmp_path)
+    assert copy.copy(session).output_shape == (4,)
+    options = checked_options(None, False, "auto", DEFAULT_MAX_MEMORY, DEFAULT_MAX_WORK)
+    assert prepared.find("https:/host/net.dcf", options) is not None
+    assert prepared.find("https://host/net.dcf", options) is None
+
+
+def test_a_url_needs_no_working_directory(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(OSError, match="nothing"):
+        dcformat_runtime.load("nothing+known://host/net.dcf")
