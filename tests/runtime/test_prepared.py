@@ -8,6 +8,7 @@ import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import dcformat_runtime
 import numpy as np
@@ -241,11 +242,15 @@ def test_a_long_network_has_one_program_for_all_batches(cache: Path, tmp_path: P
 def test_machine_code_is_loaded_once_for_all_sessions(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, loads = tmp_path / "net.dcf", []
+    path, load, loads = tmp_path / "net.dcf", loader.load, list[Any]()
     dcformat.save(mlp(9, 4).model(), path)
     dcformat_runtime.prepare(path)
-    load = loader.load
-    monkeypatch.setattr(loader, "load", lambda *args: loads.append(args) or load(*args))
+
+    def counted(*arguments: Any) -> Any:
+        loads.append(arguments)
+        return load(*arguments)
+
+    monkeypatch.setattr(loader, "load", counted)
     sessions = [dcformat_runtime.load(path) for _ in range(3)]
     assert is_prepared(path)
     assert len(loads) <= 1  # its memory is never freed
