@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from math import prod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from dcformat_interop import Checkpoint, match, read_checkpoint, read_deep_compression_net
 from dcformat_interop.checkpoint_reader import require_all
 from dcformat_interop.kinds import looks_like_checkpoint
+from dcformat_interop.misfits import require_fit
 from dcformat_interop.packing.checkpoint_packing import value_notes
 from dcformat_interop.packing.shards import find_shards, is_several
 from dcformat_interop.safetensors import METADATA_PREFIX
 
 from dcformat.denormals import denormals
 from dcformat.dense import from_dense, negative_zeros
-from dcformat.layout import MAX_ELEMENTS, MAX_METADATA_BYTES, MAX_NAME_BYTES, MAX_RANK
+from dcformat.layout import MAX_METADATA_BYTES, MAX_NAME_BYTES
 from dcformat.model import Model, Tensor
-from dcformat.wording import counted
 from dcformat_cli.failures import UnfitError, misuse
 from dcformat_cli.input_files import naming
 from dcformat_cli.network_options import preprocessing, read_labels
@@ -65,35 +63,6 @@ def _files(options: PackOptions) -> list[str | Path]:
     if not is_several(options.checkpoint):
         return [options.checkpoint]
     return [shard.path for shard in find_shards(options.checkpoint, max_memory=options.max_memory).shards]
-
-
-class Misfit(NamedTuple):
-    """What of a tensor a ``.dcf`` file cannot hold, the name or the shape, and what was expected and found."""
-
-    what: str
-    expected: str
-    found: str
-
-
-def misfit(name: str, shape: Sequence[int]) -> Misfit | None:
-    """Return why a ``.dcf`` file cannot hold a tensor of this name and shape; None if it can."""
-    length = len(name.encode("utf-8", "surrogatepass"))
-    if not 1 <= length <= MAX_NAME_BYTES:
-        return Misfit("name", f"a name of 1 to {MAX_NAME_BYTES} bytes", counted(length, "byte"))
-    if len(shape) > MAX_RANK:
-        return Misfit("shape", f"at most {MAX_RANK} dimensions", f"{len(shape)}")
-    if (size := prod(each for each in shape if each)) > MAX_ELEMENTS:
-        return Misfit("shape", f"at most {MAX_ELEMENTS:,} elements", f"{size:,}")
-    return None
-
-
-def require_fit(path: object, shapes: Iterable[tuple[str, Sequence[int]]]) -> None:
-    """Raise `UnfitError` for a tensor whose name or shape a ``.dcf`` file cannot hold."""
-    for name, shape in shapes:
-        found = misfit(name, shape)
-        if found is not None:
-            shown = repr(name[:40]) if found.what == "name" else name
-            raise UnfitError(path, found.expected, f"{found.found} (--skip leaves the tensor out)", shown)
 
 
 def kept_metadata(metadata: Mapping[str, str]) -> dict[str, str]:

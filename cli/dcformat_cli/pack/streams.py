@@ -27,7 +27,7 @@ from dcformat_cli.byte_progress import ByteProgress
 from dcformat_cli.failures import misuse, require_ray
 from dcformat_cli.input_files import naming
 from dcformat_cli.output_files import OutputFile
-from dcformat_cli.pack.checkpoints import kept_metadata, require_fit
+from dcformat_cli.pack.checkpoints import kept_metadata
 from dcformat_cli.pack.pack_options import PackOptions
 from dcformat_cli.progress import counting
 from dcformat_cli.terminal import emit_json, note, say, show_notes
@@ -78,7 +78,6 @@ def pack_stream(options: PackOptions, spread: Spread) -> None:
     shards = find_shards(options.checkpoint, max_memory=options.max_memory)
     packings = _packings(options, shards)
     first = packings[0]
-    require_fit(shards.path, [(each.name, each.shape) for each in first.selection.elements])
     journaled = len(packings) == 1 and first.data_bytes >= JOURNAL_FROM
     journal_path = _journal_path(output, spread) if journaled else None
     with ExitStack() as stack:

@@ -19,7 +19,6 @@ from dcformat.model import require_no_delta
 from dcformat.wording import counted
 from dcformat_cli.findings import Stored
 from dcformat_cli.input_files import naming, spooled
-from dcformat_cli.pack.checkpoints import misfit
 from dcformat_cli.pack.delta_packing import is_dcf
 from dcformat_cli.shared_options import LocalFile, as_json, max_memory
 from dcformat_cli.terminal import TextTable, emit_json, note, say, show_notes
@@ -117,6 +116,7 @@ def _command(name: str, verb: str, wide: bool, left_out: Iterable[str]) -> str:
 def _tensors(path: Path, max_memory: int) -> tuple[Mapping[str, Dense], dict[str, str]]:
     """Return the tensors of any file that `pack` reads, and the reasons why others are left out."""
     from dcformat_interop import Dense, read_checkpoint
+    from dcformat_interop.misfits import misfit
 
     from dcformat_cli.foreign_networks import network_kind, read_network
 

@@ -17,6 +17,7 @@ from dcformat.model import STORAGE
 from dcformat.piecewise import CodedChunk, Survey
 from dcformat.wording import counted
 from dcformat_interop.checkpoint_reader import Note, no_tensors, remarks, require_all
+from dcformat_interop.misfits import require_fit
 from dcformat_interop.packing.elements import FileElements, Findings
 from dcformat_interop.packing.journal import DoneChunk, DoneTensor, Journal, PackingWork
 from dcformat_interop.packing.shards import Shards, size_note
@@ -92,7 +93,8 @@ class Packing:
     Raises
     ------
     UnfitError
-        As `select`, or nothing is left to pack, or there is a tensor that a file cannot hold and `skip` does not name.
+        As `select`, or nothing is left to pack, or a file cannot hold the dtype, name or shape of a tensor that `skip`
+        does not name.
     """
 
     def __init__(self, shards: Shards, mode: Mode, *, exact: bool, skip: Sequence[str], max_memory: int | None) -> None:
@@ -101,6 +103,7 @@ class Packing:
         if not self.selection.elements:
             raise no_tensors(str(shards.path), self.selection.left_out)
         require_all(str(shards.path), self.selection.left_out)
+        require_fit(shards.path, ((each.name, each.shape) for each in self.selection.elements))
 
     @property
     def data_bytes(self) -> int:

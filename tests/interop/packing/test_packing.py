@@ -239,3 +239,18 @@ def test_output_in_several_files(tmp_path: Path) -> None:
         pass
     with pytest.raises(UnfitError, match="a directory with an index"), opened_files(tmp_path / "in"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [("w" * 256, (1,), "a name of 1 to 255 bytes"), ("w", (1,) * 8, "at most 7 dimensions")],
+)
+def test_a_tensor_that_a_file_cannot_hold_is_refused_before_any_is_packed(
+    tmp_path: Path, name: str, shape: tuple[int, ...], expected: str
+) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(safetensors({"b": np.ones(3, np.float32), name: np.ones(shape, np.float32)}))
+    with pytest.raises(UnfitError) as error:
+        packing(path)
+    assert error.value.expected == expected and error.value.path == str(path)
+    assert [each.name for each in packing(path, skip=(name,)).selection.elements] == ["b"]
