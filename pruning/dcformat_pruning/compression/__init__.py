@@ -1,7 +1,7 @@
 """Compresses any network with training: `compress` searches for the smallest file that meets a goal.
 
 `goals` defines the goals of a run, `search` chooses the network to try next, `trials` tries one with the stages of
-`dcformat_pruning.recipes`, and `packed_module` makes and measures its file.
+`dcformat_pruning.training_stages`, and `packed_module` makes and measures its file.
 """
 
 from __future__ import annotations

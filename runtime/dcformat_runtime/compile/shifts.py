@@ -18,7 +18,7 @@ from dcformat_runtime.compile.choices import conv_product, is_depthwise, matrix_
 from dcformat_runtime.compile.constants import Room, ShiftedPlace, aligned
 from dcformat_runtime.compile.sparse_rows import write_rows
 from dcformat_runtime.compile.tables import EntryTable, Window
-from dcformat_runtime.compile.tiling import RUNS
+from dcformat_runtime.compile.tiling import RUNS, Tiling, fitting_widths
 from dcformat_runtime.cpu import Vectors
 from dcformat_runtime.kernels.simd_widths import BLOCK, MASK, WIDTHS
 from dcformat_runtime.network import Layer, Network
@@ -53,7 +53,7 @@ def is_shifted(layer: Layer, exact: bool, vectors: Vectors) -> bool:
     if not fits or conv_product(layer, True, exact, vectors) != "rows":
         return False
     _, height, width = layer.conv_shape
-    granule, widths = _granule(width), _widths(vectors.max_blocks)
+    granule, widths = _granule(width), fitting_widths(vectors.max_blocks)
     rest = -(-height * width // BLOCK) % granule
     return height * width > 1 and granule in widths and (not rest or rest in widths)
 
@@ -129,20 +129,8 @@ def _granule(width: int) -> int:
     return width // gcd(width, BLOCK)
 
 
-def _widths(max_blocks: int) -> list[int]:
-    most = max(WIDTHS) if max_blocks >= 12 else max_blocks
-    return [width for width in WIDTHS if width <= most]
-
-
-class _Tiling(NamedTuple):
-    """Maximum number of blocks in a tile, and the number of runs of channels."""
-
-    max_blocks: int
-    runs: int
-
-
 @lru_cache(256)
-def _tiling(matrix: Shape, entries: int, source: Shape, split: bool, max_blocks: int) -> _Tiling:
+def _tiling(matrix: Shape, entries: int, source: Shape, split: bool, max_blocks: int) -> Tiling:
     """Return the fastest tiling for `entries` entries; large tiles have fewer ends of rows, and read more at a time."""
     channels, height, width = source
     blocks = -(-height * width // BLOCK)
@@ -151,13 +139,14 @@ def _tiling(matrix: Shape, entries: int, source: Shape, split: bool, max_blocks:
     each = -(-blocks // pieces)
     size = 4 * channels / runs * ((4 if split else 1) * BLOCK * each + 2 * width)
     ends = matrix[0] * runs * (_ROW_NS + each * _SUM_NS)
-    best = (pieces * (ends + entries * (_ENTRY_NS + each * np.interp(size, *_BLOCK_NS)))).argmin()
-    return _Tiling(int(k.flat[best]), int(runs.flat[best]))
+    costs = pieces * (ends + entries * (_ENTRY_NS + each * np.interp(size, *_BLOCK_NS)))
+    best = costs.argmin()
+    return Tiling(int(k.flat[best]), int(runs.flat[best]), float(costs.flat[best]))
 
 
 def _fitting(width: int, max_blocks: int) -> list[int]:
     """Return the numbers of blocks that hold whole lines."""
-    return [k for k in _widths(max_blocks) if k % _granule(width) == 0]
+    return [k for k in fitting_widths(max_blocks) if k % _granule(width) == 0]
 
 
 def _next_tiles(most: int, fitting: list[int]) -> list[int]:
@@ -170,7 +159,7 @@ def place_shifted(room: Room, layer: Layer, max_blocks: int) -> ShiftedPlace:
     matrix, skip = matrix_of(layer), room.skip
     _, height, width = layer.conv_shape
     source = layer.in_shapes[0][0], height, width
-    most, runs = _tiling(matrix.shape, matrix.nnz, source, is_split(layer), max_blocks)
+    most, runs, _ = _tiling(matrix.shape, matrix.nnz, source, is_split(layer), max_blocks)
     indptr, order = skip(_COLUMNS * (runs * matrix.rows + 1)), skip(matrix.rows)
     indices, values, bias = skip(matrix.nnz), skip(matrix.nnz), skip(matrix.rows)
     place = ShiftedPlace(

@@ -22,8 +22,7 @@ def place_rows(room: Room, rows: int, entries: int, runs: int) -> CsrPlace:
 def put_rows(room: Room, weight: Sparse, bias: Floats, table: EntryTable, runs: int) -> CsrPlace:
     """Make room for sparse rows, and let the kernel that lays them out write there at last."""
     place = place_rows(room, weight.rows, weight.nnz, runs)
-    # Until then, the numbers of the columns would only take memory.
-    kept = table._replace(columns=_NONE)
+    kept = _kept(table)
     room.write_later(lambda out: write_rows(out, place, weight, bias, kept))
     return place
 
@@ -63,18 +62,23 @@ def put_quads(room: Room, weight: Sparse, bias: Floats, table: EntryTable, runs:
     """Make room for quads of sparse rows, and let the kernel that lays them out write there at last."""
     place = place_quads(room, weight.rows, weight.nnz, runs)
     room.fill(place.bias, bias)
-    keys, _, places, bounds = table  # as in `put_rows`
+    kept = _kept(table)
 
     def write(out: Floats) -> None:
         from dcformat_runtime.kernels import quad_layout
 
         words, pieces, nnz = out.view(np.int32), runs * -(-weight.rows // QUAD), weight.nnz
         quad_layout.lay_out_quads(
-            weight.indptr, keys, weight.values, places, bounds, np.empty(weight.rows, np.int64),
-            np.zeros(places.size, np.uint8), np.empty(2 * (MASKS + 1), np.int64),
+            weight.indptr, kept.keys, weight.values, kept.places, kept.bounds, np.empty(weight.rows, np.int64),
+            np.zeros(kept.places.size, np.uint8), np.empty(2 * (MASKS + 1), np.int64),
             words[place.ends :][: pieces * MASKS + 1], words[place.starts :][:pieces], words[place.indices :][:nnz],
             out[place.values :][:nnz],
         )  # fmt: skip
 
     room.write_later(write)
     return place
+
+
+def _kept(table: EntryTable) -> EntryTable:
+    """Return a table without the numbers of its columns, which would only take memory until the rows are written."""
+    return table._replace(columns=_NONE)

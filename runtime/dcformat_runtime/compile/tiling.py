@@ -83,6 +83,12 @@ def quad_tiling(layer: Layer, view: Window) -> Tiling:
     return Tiling(max(QUAD_WIDTHS), int(runs[best]), float(costs[best]))
 
 
+def fitting_widths(max_blocks: int) -> list[int]:
+    """Return the numbers of blocks that a row's sums may have, if registers hold `max_blocks` with some to spare."""
+    most = _MANY if max_blocks >= 12 else max_blocks
+    return [width for width in WIDTHS if width <= most]
+
+
 def line_blocks(layer: Layer, view: Window) -> int:
     """Return the number of blocks of a row of results of one image."""
     _, height, width = layer.conv_shape
@@ -119,8 +125,7 @@ def _tiling(matrix: Shape, entries: int, channels: int, view: Window, blocks: in
     With more blocks at a time, the ends of rows matter less, but less of what several rows read stays in the
     first-level cache. More runs read less at a time, but store sums and resume them.
     """
-    widest = _MANY if max_blocks >= 12 else max_blocks
-    k, runs = np.meshgrid([width for width in WIDTHS if width <= widest], [n for n in RUNS if n <= channels])
+    k, runs = np.meshgrid(fitting_widths(max_blocks), [n for n in RUNS if n <= channels])
     pieces = -(-blocks // k)
     each = -(-blocks // pieces)
     size = _operand_bytes(matrix, view, each) * channels / runs

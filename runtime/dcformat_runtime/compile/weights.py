@@ -169,13 +169,13 @@ class Weights:
 
     def _convolution(self, layer: Layer, flat: bool) -> ConvPlace:
         matrix, max_blocks = matrix_of(layer), self.vectors.max_blocks
+        if flat and is_shifted(layer, self.exact, self.vectors):
+            view = shifted_window(layer, self.planes)
+            return ConvPlace(self._shifted(layer, view), view, 0, max_blocks)
         product = conv_product(layer, flat, self.exact, self.vectors)
         dense = product in ("dense", "row blocks")
         source = layer.in_shapes[0]
         step = self.planes.step(source) if flat and layer.inputs[0] else prod(source[1:])
-        if flat and is_shifted(layer, self.exact, self.vectors):
-            view = shifted_window(layer, self.planes)
-            return ConvPlace(self._shifted(layer, view), view, 0, max_blocks)
         view = conv_window(layer, step, flat, self.vectors.half_vectors, dense)
         place: CsrPlace | QuadPlace | DensePlace | RowBlockPlace
         cut = quad_tiling(layer, view) if product == "quads" else conv_tiling(layer, view, flat, max_blocks)
