@@ -21,7 +21,7 @@ def _write_decode_block() -> Any:
     from numba import types
 
     from dcformat.jit.compiler import code_generation
-    from dcformat.jit.compiler.ir_writer import I8, I16, I32, I64, Writer, helper
+    from dcformat.jit.compiler.ir_writer import I8, I16, I32, I64, Writer, helper, i64
 
     bytes16, shorts, words32 = (ir.VectorType(kind, BLOCK) for kind in (I8, I16, I32))
 
@@ -55,7 +55,7 @@ def _write_decode_block() -> Any:
         with b.if_then(w.flag(classes.nitems)):
             table = b.shl(loaded(w, classes, first, bytes16), splat(12))
             b.store(b.add(b.load(place), table), place)
-        entry = w.gather(slots.data, b.load(place), I32)
+        entry = w.gather(slots, i64(0), b.load(place), I32)
         b.store(b.trunc(entry, bytes16), w.at(out, first, BLOCK, bytes16)).align = 1
         frequency = b.add(b.lshr(entry, splat(20)), splat(1))
         start = b.and_(b.lshr(entry, splat(8)), splat(4095))

@@ -74,16 +74,16 @@ class Writer:
         done = self.b.store(value, self.at(array, index, getattr(value.type, "count", 1), value.type))
         done.align = 4
 
-    def gather(self, base: Any, index: Any, item: Any = F32) -> Any:
-        """Load an item for each lane of `index`, counted from a pointer, with the target's gather if it has one.
+    def gather(self, array: Any, start: Any, index: Any, item: Any = F32) -> Any:
+        """Load an item of 32 bits for each lane of `index`, counted from `start`, by the target's gather if it has one.
 
-        Parameters
-        ----------
-        base : pointer to 32-bit items
-        index : vector of int32
-        item : type of 32 bits
+        Bounds are checked as in `at`.
         """
         n, name = index.type.count, "f32" if item == F32 else str(item)
+        if config.BOUNDSCHECK:
+            for lane in range(n):
+                self.at(array, self.b.add(start, self.b.sext(self.b.extract_element(index, I32(lane)), I64)), 1)
+        base = self.b.gep(array.data, [start])
         places = self.b.gep(base, [I32(0)])
         # llvmlite does not know that a vector of indices gives a vector of pointers.
         places.indices, places.operands, places.type = [index], [base, index], ir.VectorType(base.type, n)
