@@ -1,9 +1,10 @@
-"""Networks that were prepared beforehand: their programs, saved beside the kernels' machine code.
+"""Prepared networks: their programs, saved beside the kernels' machine code.
 
 A process that finds a prepared network neither decodes the file nor lays out programs, and imports a quarter of the
-modules. `preparing.prepare` saves what this module finds. It counts only if the `.dcf` file has the same bytes, the
-source code of both packages is the same as far as Python's bytecode cache can tell, and the machine is one for which
-the saved machine code was made. A file in the folder is trusted as machine code is (`dcformat.jit.machine_code.store`).
+modules. `preparing` saves what this module finds: when asked to, and when a second process loads a file. It counts
+only if the `.dcf` file has the same bytes, the source code of both packages is the same as far as Python's bytecode
+cache can tell, and the machine is one for which the saved machine code was made. A file in the folder is trusted as
+machine code is (`dcformat.jit.machine_code.store`).
 """
 
 from __future__ import annotations
