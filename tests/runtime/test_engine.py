@@ -284,18 +284,13 @@ def test_an_image_flattened_at_once(batch: int) -> None:
 
 def test_wide_layers_and_many_columns() -> None:
     """There are more columns than 16 bits can number, runs of columns, and more rows than registers hold."""
-    network = mlp(70_000, 24, density=0.002).network()
-    kernel, oracle = engines(network)
+    net = mlp(70_000, 24, density=0.002)
     for batch in (1, 8):
-        x = inputs(network, batch)
-        assert error(kernel.run(x), oracle.run(x)) < TOLERANCE
+        _compare(net, batch)
 
 
 def test_column_runs_resume_their_sums() -> None:
-    network = mlp(400, 6, density=0.9).network()
-    kernel, oracle = engines(network)
-    x = inputs(network, 64)
-    assert error(kernel.run(x), oracle.run(x)) < TOLERANCE
+    _compare(mlp(400, 6, density=0.9), 64)
 
 
 @pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")

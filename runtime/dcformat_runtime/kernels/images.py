@@ -31,6 +31,7 @@ Array = npt.NDArray[Any]
 @device
 def pad_copy(a: Array, mem: Array, op: int, source: int, target: int, part: int, parts: int) -> None:
     """Copy an image with its padding, and each variant and phase of a stride by itself."""
+    # This function is long because it reads every field once, before the loops that share them.
     channels = word(mem, op + isa.PAD_COPY_CHANNELS)
     height = word(mem, op + isa.PAD_COPY_HEIGHT)
     width = word(mem, op + isa.PAD_COPY_WIDTH)
