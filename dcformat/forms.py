@@ -39,6 +39,8 @@ _FEW_ZEROS = 16
 #: In `fast`, values with at most one zero in this many elements are not worth a sparse form: gaps of two kinds take a
 #: bit for each entry, while a zero takes at most 12 bits in each plane of a dense form.
 _MANY_ZEROS = 256
+#: Number of codes that take one byte.
+_BYTE = 256
 #: In `fast`, such a small tensor's positions or codebook must save one byte in this many: values alone decode faster.
 _FASTER = 32
 
@@ -73,15 +75,16 @@ def smallest(tensor: Tensor, mode: Mode) -> tuple[Tensor, bytes]:
 def _codebook_may_pay(form: Tensor, least: int) -> bool:
     """Return whether a form with a codebook can take fewer than `least` bytes in `fast`.
 
-    If most values are distinct, it usually cannot, which is clear without coding it: the codebook and the entropy of
-    the codes are already too long.
+    If most values are distinct, or the codes take two bytes, it usually cannot, which is clear without coding it: the
+    codebook and the entropy of the codes, byte by byte, are already too long.
     """
     codebook = form.codebook
-    if codebook is None or 2 * len(codebook) <= len(form.data):
+    if codebook is None or (2 * len(codebook) <= len(form.data) and len(codebook) <= _BYTE):
         return True
     encoder = Encoder(0)
     write_codebook(encoder, codebook, form.dtype)
-    codes = _entropy(np.bincount(form.data, minlength=len(codebook)))
+    counts = np.bincount(form.data, minlength=-(-len(codebook) // _BYTE) * _BYTE).reshape(-1, _BYTE)
+    codes = _entropy(counts.sum(axis=0)) + _entropy(counts.sum(axis=1))
     return len(encoder.take()) + int(codes) // 8 < least
 
 

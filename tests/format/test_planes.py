@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 import dcformat
 from dcformat.codecs import MODES, Mode, planes, rans
+from dcformat.codecs.payload_layout import parse_payload
 from dcformat.codecs.value_block_writer import write_block
-from dcformat.codecs.value_blocks import BY_AXIS, BY_HIGHEST, CODED, parse_block, read_block
+from dcformat.codecs.value_blocks import BY_AXIS, BY_HIGHEST, CODED, RAW, parse_block, read_block
 from dcformat.dense import from_dense
 from dcformat.errors import EncodingError, FormatError, StreamError
 from dcformat.layout import DTYPES
@@ -89,6 +90,28 @@ def test_a_constant_plane_takes_two_bytes() -> None:
     block = write_block(made, "int64", "fast")
     assert block[:14] == bytes([1, 0] * 7)
     assert len(block) < 14 + 1000 // 4
+
+
+def test_fast_codes_a_plane_for_one_byte_in_16_or_beside_positions() -> None:
+    random = np.random.default_rng(8)
+    share = np.repeat([1 / 192, 1 / 384], 128)  # 7.92 bits in place of 8
+    lowest = random.choice(256, 1 << 15, p=share / share.sum())
+    bits = (random.normal(120, 6, len(lowest)).astype(int) << 8 | lowest).astype("<u2")
+    made = bits >> 1 | bits << 15
+    alone = write_block(made, "bfloat16", "fast")
+    beside = write_block(made, "bfloat16", "fast", beside_positions=True)
+    assert [alone[0], alone[3]] == [CODED, RAW] and beside[3] & 3 == CODED
+    assert len(alone) - len(beside) > 100
+    assert raw(decoded(beside, len(made), "bfloat16")) == raw(made)
+    pruned = np.where(random.random(1 << 16) < 0.5, 0, np.resize(made, 1 << 16)).astype("<u2").reshape(256, 256)
+    sparse, dense = (dcformat.dumps(Model({"w": from_dense("w", array, "bfloat16")})) for array in (pruned, made))
+    with dcformat.open(sparse) as file, dcformat.open(dense) as other:
+        kinds = [
+            [head.kind for head in chunk.block.heads if chunk.block is not None]
+            for each in (file, other)
+            for chunk in parse_payload(each.info("w"), as_bytes(each.payload("w"))).chunks
+        ]
+    assert kinds == [[CODED, CODED], [CODED, RAW]]
 
 
 def test_tables_by_axis_and_by_exponent() -> None:
