@@ -310,6 +310,31 @@ def test_convolutions_that_are_too_large_for_lanes(make: Callable[[], Net]) -> N
     assert error(kernel.run(x), oracle.run(x)) < TOLERANCE
 
 
+@pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
+@pytest.mark.parametrize("exact", [False, True])
+def test_small_images_of_a_batch_become_lanes(exact: bool) -> None:
+    """Where a network's images have shrunk to a block of positions or less, sixteen images are computed together."""
+    net = Net(1, 520, 520)  # too large for lanes
+    value = net.conv(net.add(MaxPool((0,), (40, 40), (40, 40))), 16, 1, (3, 3), stride=(3, 3))
+    value = net.conv(value, 96, 16, (3, 3), padding=(1, 1), density=0.3)
+    value = net.add(MaxPool((net.conv(value, 96, 96, (3, 3), padding=(1, 1), density=0.3),), (2, 2), (2, 2)))
+    net.linear(net.add(Flatten((value,))), 5, 4 * 96)
+    network = net.network()
+    one, three = KernelEngine(network, 1, exact), KernelEngine(network, 3, exact, hand_over=1.0)
+    oracle = NumpyEngine(network, exact=exact)
+    plan = one.program(False).choices[16]
+    assert (plan.tile, plan.lanes) == (16, 1)
+    assert "w2" in plan.names[1] and "w2" not in plan.names[0]
+    for batch in (5, 16, 33):
+        x = inputs(network, batch)
+        if exact:
+            assert np.array_equal(one.run(x), oracle.run(x))
+            assert np.array_equal(three.run(x), oracle.run(x))
+        else:
+            assert error(one.run(x), oracle.run(x)) < TOLERANCE
+            assert error(three.run(x), oracle.run(x)) < TOLERANCE
+
+
 def test_batches_are_split_over_threads() -> None:
     network = lenet().network()
     one, three = KernelEngine(network, 1, False), KernelEngine(network, 3, False, hand_over=1.0)
