@@ -164,7 +164,19 @@ def _check(model: Model, options: CalibrationOptions) -> None:
 
 
 class Calibrated:
-    """The analysis of a network before it is compressed, and its compression at any price."""
+    """The analysis of a network before it is compressed, and its compression at any price.
+
+    Attributes
+    ----------
+    network : TorchNetwork
+        The dense network.
+    batches : list of list of Tensor
+        The inputs to compress with.
+    measure : Measure
+    layers : list of UsedTensor
+    walk : Walk
+        The compression of all layers, without scales of rows.
+    """
 
     def __init__(self, model: Model, inputs: NamedInputs | None, options: CalibrationOptions) -> None:
         assert model.graph is not None
@@ -175,7 +187,7 @@ class Calibrated:
                 raise ValueError(f"tensor {name!r}: expected numbers, found NaN")
         arrays = _taken(model.graph, self.network, inputs)
         seen, kept = _divided(arrays)
-        self._batches = _batches(seen)
+        self.batches = _batches(seen)
         self._kept = _batches(kept)
         self.measure = Measure(self.network, options.logits, options.outputs)
         with torch.no_grad():
@@ -183,8 +195,8 @@ class Calibrated:
         _check_outputs(self._dense)
         self.measure.fit(self._dense)
         self.layers: list[UsedTensor] = find_layers(model.graph, {n: t.shape for n, t in model.tensors.items()})
-        self._teacher = Teacher(self.network, self._batches, self.measure)
-        self._walk = self._pruned(self._batches)
+        self._teacher = Teacher(self.network, self.batches, self.measure)
+        self.walk = self._pruned(self.batches)
 
     def _pruned(self, batches: Sequence[Sequence[Tensor]]) -> Walk:
         """Choose the weights that may stay; the others are zero, and gradient steps make up for them."""
@@ -227,24 +239,24 @@ class Calibrated:
 
     def attempt(self, price: float) -> CalibrationTrial:
         """Compress the network at a price."""
-        found, grids = self._walk.compress(price)
-        trial = self._trial(price, found, self._compared(found))
+        found, grids = self.walk.compress(price)
+        trial = self.trial(price, found, self.compared(found))
         network = self.network.with_tensors(found)
-        scaled, scales = rescaled(self.network, network, self._walk.channels, self._batches, grids)
+        scaled, scales = rescaled(self.network, network, self.walk.channels, self.batches, grids)
         both = {**found, **scaled}
-        compared = self._compared(both)
-        if compared[0] < trial.change and (other := self._trial(price, both, compared)).cost < trial.cost:
+        compared = self.compared(both)
+        if compared[0] < trial.change and (other := self.trial(price, both, compared)).cost < trial.cost:
             trial, found, grids = other, both, scales
         if self.options.refine:
             refined = {
                 **found,
                 **self._teacher.refine({name: found[name] for name in grids}, self.options.refine, grids),
             }
-            compared = self._compared(refined)
-            trial = self._trial(price, refined, compared) if compared[0] < trial.change else trial
+            compared = self.compared(refined)
+            trial = self.trial(price, refined, compared) if compared[0] < trial.change else trial
         return trial
 
-    def _trial(
+    def trial(
         self, price: float, found: Mapping[str, Tensor], compared: tuple[float, list[list[Tensor]]]
     ) -> CalibrationTrial:
         """Pack compressed tensors, whose outputs were compared."""
@@ -258,7 +270,7 @@ class Calibrated:
         return CalibrationTrial(price, model, packed, change, self._drop(outputs), self._density(found))
 
     @torch.no_grad()
-    def _compared(self, tensors: Mapping[str, Tensor]) -> tuple[float, list[list[Tensor]]]:
+    def compared(self, tensors: Mapping[str, Tensor]) -> tuple[float, list[list[Tensor]]]:
         """Return a network's distance from the dense one at the inputs that are kept for that, and its outputs."""
         outputs = [self.network.with_tensors(tensors).run(batch) for batch in self._kept]
         count = sum(len(batch[0]) for batch in self._kept)
