@@ -36,6 +36,8 @@ _SAMPLE = 1 << 17
 #: A dense form with a codebook pays only if at most one element in this many is zero; otherwise the sparse form's
 #: *every element* coding takes as few bytes.
 _FEW_ZEROS = 16
+#: A codebook of so few values takes about as many bytes as the scales of the rows that may be behind it.
+_FEW_VALUES = 64
 #: In `fast`, values with at most one zero in this many elements are not worth a sparse form: gaps of two kinds take a
 #: bit for each entry, while a zero takes at most 12 bits in each plane of a dense form.
 _MANY_ZEROS = 256
@@ -92,8 +94,9 @@ def _with_tables(tensor: Tensor, mode: Mode) -> list[tuple[Tensor, bytes]]:
     """Return the tensor with a payload of coder 5, if places along an axis have codebooks or scales of their own."""
     if not 2 <= tensor.size <= MAX_SIZE or uniform_bits(tensor) is not None:
         return []
-    if tensor.codebook is not None and len(tensor.codebook) + tensor.is_sparse <= MAX_CODES:
-        return []  # One codebook for all places is as good, as `found_in` would find after sorting all of them.
+    most = MAX_CODES if mode == "fast" else _FEW_VALUES
+    if tensor.codebook is not None and len(tensor.codebook) + tensor.is_sparse <= most:
+        return []  # One codebook for all places is as good, or hardly larger than tables.
     is_sparse = tensor.nnz * _FEW_ZEROS <= tensor.size * (_FEW_ZEROS - 1)
     plain = _converted(tensor, is_sparse, shared=False)
     found = found_in(plain)

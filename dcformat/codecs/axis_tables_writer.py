@@ -91,8 +91,10 @@ def found_in(tensor: Tensor) -> AxisCodes | None:
         if best is None or first.nbytes * size < best.first.nbytes * best.size:
             in_order = codes.reshape(lines, -1, inner).transpose(1, 0, 2).reshape(-1)
             best = AxisCodes(kind, inner, lines, size, first, second, _codes(tensor, in_order))
+    if best is None or best.kind == SCALES:
+        return best
     # One codebook for the whole tensor is as good if its codes have eight bits too, and readers can use it.
-    return None if best is not None and len(np.unique(bit_patterns(dense))) <= MAX_CODES else best
+    return None if len(np.unique(bit_patterns(dense))) <= MAX_CODES else best
 
 
 def _axes(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
