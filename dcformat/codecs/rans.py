@@ -178,7 +178,7 @@ def _decode(words, stored, slots, classes, states, out):  # type: ignore[no-unty
             low = (state - LEAST) >> 63
             # An unsigned index needs no test for being negative.
             states[lane] = state << (low & 16) | np.int64(words[np.uint64(at)]) & low
-            at -= low
+            at -= int(low)
     for lane in range(lanes):
         if states[lane] != LEAST:
             return False

@@ -106,11 +106,12 @@ def test_fast_codes_a_plane_for_one_byte_in_16_or_beside_positions() -> None:
     pruned = np.where(random.random(1 << 16) < 0.5, 0, np.resize(made, 1 << 16)).astype("<u2").reshape(256, 256)
     sparse, dense = (dcformat.dumps(Model({"w": from_dense("w", array, "bfloat16")})) for array in (pruned, made))
     with dcformat.open(sparse) as file, dcformat.open(dense) as other:
-        kinds = [
-            [head.kind for head in chunk.block.heads if chunk.block is not None]
+        blocks = [
+            chunk.block
             for each in (file, other)
             for chunk in parse_payload(each.info("w"), as_bytes(each.payload("w"))).chunks
         ]
+    kinds = [[head.kind for head in block.heads] for block in blocks if block is not None]
     assert kinds == [[CODED, CODED], [CODED, RAW]]
 
 
