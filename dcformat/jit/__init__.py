@@ -11,9 +11,9 @@ that exceeds this is compiled first, for any file.
 Kernels validate nothing: their caller must have proved that every index is in range. Only the types of their arguments
 are checked. A kernel that allocates, raises or divides by zero cannot be saved.
 
-Environment: ``DCFORMAT_CACHE=off`` neither loads nor saves machine code, ``only`` never compiles, and ``kernels`` saves
-no networks (`dcformat_runtime.prepared`);
-``NUMBA_DISABLE_JIT=1`` runs Python; ``NUMBA_BOUNDSCHECK=1`` compiles with bounds checks and saves nothing.
+Environment: ``DCFORMAT_CACHE=off`` neither loads nor saves machine code, ``kernels`` saves no networks unasked
+(`dcformat_runtime.prepared`), and ``only`` neither does that nor compiles; ``NUMBA_DISABLE_JIT=1`` runs Python;
+``NUMBA_BOUNDSCHECK=1`` compiles with bounds checks and saves nothing.
 
 `registry` holds the kernels and decides how each runs. The folder `machine_code` keeps compiled kernels and loads
 them; the folder `compiler` makes them, and is imported only if something must be compiled.

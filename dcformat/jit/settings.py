@@ -60,7 +60,7 @@ def cache() -> str:
 
 def saves_networks() -> bool:
     """Return whether networks are saved unasked."""
-    return _chosen() in ("auto", "only")
+    return _chosen() == "auto"
 
 
 def _chosen() -> str:
