@@ -12,7 +12,6 @@ from dcformat_runtime import cpu, isa
 from dcformat_runtime.compile import choices
 from dcformat_runtime.compile.constants import Room
 from dcformat_runtime.compile.program import lay_out
-from dcformat_runtime.compile.shifts import image_planes
 from dcformat_runtime.compile.weights import Weights
 from dcformat_runtime.kernels.quad_layout import lay_out_quads
 from dcformat_runtime.network import lower, matrices, outline
@@ -130,7 +129,7 @@ def test_quads_take_at_most_the_predicted_room() -> None:
     sizes = []
     for network in (lower(model), outline(model.graph, matrices(model.tensors))):
         room = Room()
-        lay_out(network, Weights(room, False, WIDE, image_planes(network, False, WIDE)), True)
+        lay_out(network, Weights(network, room, False, WIDE), True)
         sizes.append(room.size)
     assert sizes[0] == sizes[1]
 

@@ -48,9 +48,9 @@ _MANY_ENTRIES = 1.12
 _LINEAR_SIZE, _LINEAR_SHARE = 1 << 18, 0.4
 
 
-#: How a convolution is computed: by sparse rows, one or four at a time, or with all its weights, by four rows or by
-#: blocks of 16 rows.
-ConvProduct = Literal["rows", "quads", "dense", "row blocks"]
+#: How a convolution is computed: by sparse rows, one at a time, maybe with shifted sums, or four; or with all its
+#: weights, by four rows or by blocks of 16 rows.
+ConvProduct = Literal["rows", "shifted", "quads", "dense", "row blocks"]
 
 
 def matrix_of(layer: Layer) -> Matrix:
@@ -109,7 +109,7 @@ def _row_block_ns(layer: Layer) -> float:
 
 
 def conv_product(layer: Layer, flat: bool, exact: bool, vectors: Vectors) -> ConvProduct:
-    """Return how to compute a convolution.
+    """Return how to compute a convolution, whose sums are not shifted.
 
     Quads of rows need many registers, and add the products of a row in an order that depends on other rows.
     """

@@ -6,6 +6,7 @@ padding. Then the sums move by one position. The lines above and below an image 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from math import gcd
 from typing import NamedTuple
@@ -14,7 +15,7 @@ import numpy as np
 
 from dcformat.graph import Conv, Shape
 from dcformat_runtime.compile.arena import Planes
-from dcformat_runtime.compile.choices import conv_product, is_depthwise, matrix_of
+from dcformat_runtime.compile.choices import ConvProduct, conv_product, is_depthwise, matrix_of
 from dcformat_runtime.compile.constants import Room, ShiftedPlace, aligned
 from dcformat_runtime.compile.sparse_rows import write_rows
 from dcformat_runtime.compile.tables import EntryTable, Window
@@ -33,24 +34,34 @@ _ROW_NS, _SUM_NS, _ENTRY_NS = 2.0, 0.9, 0.27
 _BLOCK_NS = tuple(1024 * kib for kib in (24, 40, 80, 144, 1024, 4096)), (0.16, 0.2, 0.26, 0.31, 0.36, 0.69)
 
 
-def image_planes(network: Network, exact: bool, vectors: Vectors) -> Planes:
+def image_products(network: Network, exact: bool, vectors: Vectors) -> dict[int, ConvProduct]:
+    """Return how each convolution of one image is computed, by the number of its output."""
+    products: dict[int, ConvProduct] = {}
+    for layer in network.layers:
+        if isinstance(layer.node, Conv) and not is_depthwise(layer):
+            product = conv_product(layer, True, exact, vectors)
+            # Shifted sums are not in the order of exact ones.
+            shifts = product == "rows" and not exact and _can_shift(layer, vectors)
+            products[layer.output] = "shifted" if shifts else product
+    return products
+
+
+def image_planes(network: Network, products: Mapping[int, ConvProduct]) -> Planes:
     """Return how the values of one image lie: those that shifted convolutions read in place have lines of zeros."""
-    layers = (layer for layer in network.layers if is_shifted(layer, exact, vectors) and not is_split(layer))
+    layers = (each for each in network.layers if products.get(each.output) == "shifted" and not is_split(each))
     shapes = {layer.inputs[0]: layer.in_shapes[0] for layer in layers}
     lined = frozenset((height, width) for _, height, width in shapes.values())
     return Planes(True, lined, {value: len(_phases(shape[2])) for value, shape in shapes.items()})
 
 
-def is_shifted(layer: Layer, exact: bool, vectors: Vectors) -> bool:
-    """Return whether a convolution of one image shifts its sums, which are then not in the order of exact sums."""
+def _can_shift(layer: Layer, vectors: Vectors) -> bool:
+    """Return whether the sums of a sparse convolution of one image can be shifted."""
     node = layer.node
-    if exact or not isinstance(node, Conv) or matrix_of(layer).shape[2:] != (3, 3):
-        return False
-    if not node.dilation == node.padding == (1, 1) or is_depthwise(layer):
+    assert isinstance(node, Conv)
+    if matrix_of(layer).shape[2:] != (3, 3) or not node.dilation == node.padding == (1, 1):
         return False
     _, height, width = layer.in_shapes[0]
-    fits = layer.inputs[0] > 0 if node.stride == (1, 1) else is_split(layer) and height % 2 == width % 2 == 0
-    if not fits or conv_product(layer, True, exact, vectors) != "rows":
+    if not (layer.inputs[0] > 0 if node.stride == (1, 1) else is_split(layer) and height % 2 == width % 2 == 0):
         return False
     _, height, width = layer.conv_shape
     granule, widths = _granule(width), fitting_widths(vectors.max_blocks)
@@ -121,7 +132,9 @@ def shifted_window(layer: Layer, planes: Planes) -> Window:
             for _ in range(3)
         )
         plane = planes.step(shape)
-    return Window(range(0), 1, 1, 0, (1, 1, height, width), False, plane, 0, width, taps=taps)
+    # The last column of quarters joins the middle one.
+    lists = (0, 1, 1 if is_split(layer) else 2) * 3
+    return Window(range(0), 1, 1, 0, (1, 1, height, width), False, plane, 0, width, taps=taps, lists=lists)
 
 
 def _granule(width: int) -> int:
@@ -172,9 +185,6 @@ def place_shifted(room: Room, layer: Layer, max_blocks: int) -> ShiftedPlace:
     return place
 
 
-def write_shifted(
-    out: Floats, place: ShiftedPlace, weight: Sparse, bias: Floats, table: EntryTable, split: bool
-) -> None:
-    """Lay out the rows for each column of the kernel, except that the last of quarters joins the middle one."""
-    lists = np.array([0, 1, 1 if split else 2])[table.columns % _COLUMNS]
-    write_rows(out, place, weight, bias, table, lists, _COLUMNS)
+def write_shifted(out: Floats, place: ShiftedPlace, weight: Sparse, bias: Floats, table: EntryTable) -> None:
+    """Lay out the rows for each column of the kernel."""
+    write_rows(out, place, weight, bias, table, _COLUMNS)
