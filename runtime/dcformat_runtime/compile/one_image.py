@@ -10,7 +10,8 @@ from dcformat_runtime.compile.arena import ArenaBuffer, Planes
 from dcformat_runtime.compile.choices import ROW_BLOCK_NS, column_ns, has_row_blocks, is_depthwise, window_kernel
 from dcformat_runtime.compile.constants import ConvPlace, CsrPlace, QuadPlace, RowBlockPlace, ShiftedPlace, aligned
 from dcformat_runtime.compile.emitter import ENDLESS, SCRATCHES, CsrLoop, Emitter, Place, emit_pad_copy, pools_pairs
-from dcformat_runtime.compile.shifts import is_split, quarters, shift_copies
+from dcformat_runtime.compile.shifts import quarters, shift_copies
+from dcformat_runtime.compile.tiling import is_split
 from dcformat_runtime.compile.weights import VectorTables
 from dcformat_runtime.kernels.simd_widths import (
     BLOCK,

@@ -16,6 +16,7 @@ from dcformat_runtime.compile.choices import (
     conv_product,
     conv_window,
     has_dense_columns,
+    image_products,
     matrix_of,
     row_blocks,
 )
@@ -35,7 +36,6 @@ from dcformat_runtime.compile.constants import (
 )
 from dcformat_runtime.compile.shifts import (
     image_planes,
-    image_products,
     place_shifted,
     shifted_window,
     write_shifted,
