@@ -36,9 +36,13 @@ _SAMPLE = 1 << 17
 #: A dense form with a codebook pays only if at most one element in this many is zero; otherwise the sparse form's
 #: *every element* coding takes as few bytes.
 _FEW_ZEROS = 16
+#: A codebook of so few values takes about as many bytes as the scales of the rows that may be behind it.
+_FEW_VALUES = 64
 #: In `fast`, values with at most one zero in this many elements are not worth a sparse form: gaps of two kinds take a
 #: bit for each entry, while a zero takes at most 12 bits in each plane of a dense form.
 _MANY_ZEROS = 256
+#: Number of codes that take one byte.
+_BYTE = 256
 #: In `fast`, such a small tensor's positions or codebook must save one byte in this many: values alone decode faster.
 _FASTER = 32
 
@@ -73,15 +77,16 @@ def smallest(tensor: Tensor, mode: Mode) -> tuple[Tensor, bytes]:
 def _codebook_may_pay(form: Tensor, least: int) -> bool:
     """Return whether a form with a codebook can take fewer than `least` bytes in `fast`.
 
-    If most values are distinct, it usually cannot, which is clear without coding it: the codebook and the entropy of
-    the codes are already too long.
+    If most values are distinct, or the codes take two bytes, it usually cannot, which is clear without coding it: the
+    codebook and the entropy of the codes, byte by byte, are already too long.
     """
     codebook = form.codebook
-    if codebook is None or 2 * len(codebook) <= len(form.data):
+    if codebook is None or (2 * len(codebook) <= len(form.data) and len(codebook) <= _BYTE):
         return True
     encoder = Encoder(0)
     write_codebook(encoder, codebook, form.dtype)
-    codes = _entropy(np.bincount(form.data, minlength=len(codebook)))
+    counts = np.bincount(form.data, minlength=-(-len(codebook) // _BYTE) * _BYTE).reshape(-1, _BYTE)
+    codes = _entropy(counts.sum(axis=0)) + _entropy(counts.sum(axis=1))
     return len(encoder.take()) + int(codes) // 8 < least
 
 
@@ -89,11 +94,12 @@ def _with_tables(tensor: Tensor, mode: Mode) -> list[tuple[Tensor, bytes]]:
     """Return the tensor with a payload of coder 5, if places along an axis have codebooks or scales of their own."""
     if not 2 <= tensor.size <= MAX_SIZE or uniform_bits(tensor) is not None:
         return []
-    if tensor.codebook is not None and len(tensor.codebook) + tensor.is_sparse <= MAX_CODES:
+    few = MAX_CODES if mode == "fast" else _FEW_VALUES
+    if tensor.codebook is not None and len(tensor.codebook) + tensor.is_sparse <= few:
         return []  # One codebook for all places is as good, as `found_in` would find after sorting all of them.
     is_sparse = tensor.nnz * _FEW_ZEROS <= tensor.size * (_FEW_ZEROS - 1)
     plain = _converted(tensor, is_sparse, shared=False)
-    found = found_in(plain)
+    found = found_in(plain, few)
     if found is None:
         return []
     codes = found.codes

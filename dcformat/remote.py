@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from http.client import HTTPException, HTTPResponse, InvalidURL
+from ssl import SSLError
 from typing import Any, BinaryIO, Protocol
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -117,7 +118,7 @@ class HttpRanges:
 
         def fetch(_: bytearray) -> bool:
             with self._request(start + len(data), stop) as response:
-                if response.status != 206:
+                if response.status != 206 or self._range(response, start + len(data))[1] != self.size:
                     raise RemoteError(f"{self.url}: the file has changed while it was read")
                 return _fill(response, data, stop - start)
 
@@ -136,19 +137,23 @@ class HttpRanges:
         with response:
             if response.status != 206:
                 return self._download(response, max_memory)
-            found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-            if found is None or found[1] != "0":
-                given = response.headers.get("Content-Range")
-                raise RemoteError(
-                    f"{self.url}: expected a range from byte 0 with the size of the file, found {given!r}"
-                )
-            self.size = int(found[3])
+            end, self.size = self._range(response, 0)
             tag = response.headers.get("ETag", "")
             self._tag = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
             data = bytearray()
-            complete = _fill(response, data, min(self.size, HEAD_BYTES))
+            complete = _fill(response, data, min(end, HEAD_BYTES))
             self.head = bytes(data)
             return complete
+
+    def _range(self, response: HTTPResponse, start: int) -> tuple[int, int]:
+        """Return where the range of an answer ends, and the size of the file; raise unless it begins at `start`."""
+        given = response.headers.get("Content-Range", "")
+        found = _RANGE.fullmatch(given)
+        if found is None or not start == int(found[1]) <= int(found[2]) < int(found[3]):
+            raise RemoteError(
+                f"{self.url}: expected a range from byte {start:,} with the size of the file, found {given!r:.200}"
+            )
+        return int(found[2]) + 1, int(found[3])
 
     def _download(self, response: HTTPResponse, max_memory: int | None) -> bool:
         """Keep the whole file if the server ignores ranges; stop early if it is no ``.dcf`` file.
@@ -183,13 +188,20 @@ class HttpRanges:
             response: HTTPResponse = urlopen(Request(self.url, headers=headers), timeout=_TIMEOUT)
         except (InvalidURL, ValueError) as error:  # of UnicodeError too
             raise RemoteError(f"{self.url}: expected a valid URL ({error})") from None
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding.strip().lower() not in ("", "identity"):
+            response.close()
+            raise RemoteError(f"{self.url}: expected the bytes of the file, found them encoded ({encoding!r:.200})")
         return response
 
     def _retrying(self, fetch: Callable[[bytearray], bool], data: bytearray | None = None) -> None:
         """Call `fetch` until it returns True; only failures after which `data` has not grown count."""
         data = bytearray() if data is None else data
-        failed = 0
-        for _ in range(_ALL_TRIES):
+        tries = failed = 0
+        while tries < _ALL_TRIES and failed < _TRIES:
+            if tries:
+                time.sleep(_PAUSE * 2 ** (failed - 1))
+            tries += 1
             before, reason = len(data), "the connection broke off"
             try:
                 if fetch(data):
@@ -198,18 +210,16 @@ class HttpRanges:
                 error.close()
                 if error.code in (404, 410):
                     raise FileNotFoundError(2, "no such file", self.url) from None
+                # For a circle of redirections, the reason is several lines.
+                reason = f"the server answers {error.code} {str(error.reason).partition(chr(10))[0]}"
                 if error.code not in _PASSING:
-                    raise RemoteError(f"{self.url}: the server answers {error.code} {error.reason}") from None
-                reason = f"the server answers {error.code} {error.reason}"
+                    raise RemoteError(f"{self.url}: {reason}") from None
             except URLError as error:
                 reason = f"no connection ({error.reason})"
-            except (HTTPException, ConnectionError, TimeoutError) as error:
+            except (HTTPException, ConnectionError, TimeoutError, SSLError) as error:
                 reason = f"the connection broke off ({type(error).__name__})"
             failed = 1 if len(data) > before else failed + 1
-            if failed >= _TRIES:
-                break
-            time.sleep(_PAUSE * 2 ** (failed - 1))
-        raise RemoteError(f"{self.url}: {reason}; tried {failed} times, got {counted(len(data), 'byte')} of this part")
+        raise RemoteError(f"{self.url}: {reason}; tried {tries} times, got {counted(len(data), 'byte')} of this part")
 
 
 def _fill(response: HTTPResponse, data: bytearray, count: int) -> bool:

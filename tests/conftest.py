@@ -1,6 +1,7 @@
 """Settings of all tests."""
 
 import gc
+import os
 import signal
 
 from hypothesis import HealthCheck, settings
@@ -8,6 +9,9 @@ from hypothesis import HealthCheck, settings
 # Tests assert no times, because any example may be slow on a busy machine.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+# Tests load the same networks at every run. They expect the ordinary way, and must not fill the user's cache.
+os.environ.setdefault("DCFORMAT_CACHE", "kernels")
 
 # A script that runs the tests in the background makes them and their processes ignore Ctrl-C, which some tests send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -2,9 +2,10 @@
 
     python benchmarks/runtime/cold_start.py --out docs/results/cold-start.md
 
-Each runtime loads the same network from its own kind of file, prepared beforehand, and classifies one image. Processes
-alternate; files are in the page cache. Kernels are compiled first, unless --kernels names a folder that has them; the
-network is prepared in a copy of that folder. Peak memory is VmHWM, which a new program resets.
+Each runtime loads the same network from its own kind of file, written beforehand, and classifies one image. Processes
+alternate; files are in the page cache. Kernels are compiled first, unless --kernels names a folder that has them. Every
+program of dcformat is the same; its first process with a file decodes it, the second saves the network too, and later
+ones take what was saved. Each of these has a cache of its own. Peak memory is VmHWM, which a new program resets.
 """
 
 from __future__ import annotations
@@ -31,25 +32,29 @@ with open("/proc/self/status") as status:
 print(y, peak, flush=True)
 """
 
+_OURS = """
+import dcformat_runtime
+session = dcformat_runtime.load(sys.argv[1], threads=1)
+y = session(x).argmax()
+"""
+
 #: The program that makes one prediction, for each runtime. Its arguments are the file and the shape of the input.
 PROGRAMS = {
     "import numpy alone": "y = 0",
-    "dcformat": """
-import dcformat_runtime
-session = dcformat_runtime.load(sys.argv[1], threads=1)
-y = session(x).argmax()
+    "dcformat, first process with a file": _OURS
+    + """
 assert session.backend == "numba" and "numba" not in sys.modules and "dcformat.reader" in sys.modules
 """,
-    "dcformat, prepared": """
-import dcformat_runtime
-session = dcformat_runtime.load(sys.argv[1], threads=1)
-y = session(x).argmax()
+    "dcformat, second process": _OURS
+    + """
+assert session.backend == "numba" and "dcformat_runtime.preparing" in sys.modules
+""",
+    "dcformat, third and later processes": _OURS
+    + """
 assert session.backend == "numba" and "dcformat.reader" not in sys.modules
 """,
-    "dcformat, first run: nothing saved": """
-import dcformat_runtime
-session = dcformat_runtime.load(sys.argv[1], threads=1)
-y = session(x).argmax()
+    "dcformat, no kernels saved": _OURS
+    + """
 assert "numba" not in sys.modules
 """,
     "onnxruntime": """
@@ -125,6 +130,7 @@ def once(name: str, file: str, shape: str, cache: Path) -> tuple[float, float, s
     """Return the seconds, the peak MiB and the prediction of one process."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(ROOTS), "DCFORMAT_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1",
            "OPENBLAS_NUM_THREADS": "1"}  # fmt: skip
+    env.pop("DCFORMAT_CACHE", None)
     env.pop("PYTHONDONTWRITEBYTECODE", None)  # the other packages' bytecode was written at their installation
     program = _START + PROGRAMS[name] + _END
     start = time.perf_counter()
@@ -140,11 +146,22 @@ def once(name: str, file: str, shape: str, cache: Path) -> tuple[float, float, s
     return seconds, int(peak) / 1024, prediction
 
 
-def warmup(cache: Path, *files: str) -> None:
-    """Compile the kernels into a folder, or prepare files there."""
+def warmup(cache: Path) -> None:
+    """Compile the kernels into a folder."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(ROOTS), "DCFORMAT_CACHE_DIR": str(cache)}
-    command = [sys.executable, "-c", "from dcformat_cli.main import main; main()", "warmup", *files]
+    command = [sys.executable, "-c", "from dcformat_cli.main import main; main()", "warmup"]
     subprocess.run(command, env=env, check=True)
+
+
+def as_before(name: str, cache: Path) -> None:
+    """Remove from a runtime's cache what its earlier processes left, if its next one is to be such a process again."""
+    if name.endswith("no kernels saved"):
+        shutil.rmtree(cache, ignore_errors=True)
+    elif name.endswith(("first process with a file", "second process")):
+        for path in (cache / "kernels").glob("*.network"):
+            path.unlink()
+        if "first" in name:
+            (cache / "kernels" / "loads").unlink(missing_ok=True)
 
 
 def measure(network: str, rounds: int, kernels: Path) -> dict[str, Any]:
@@ -152,23 +169,25 @@ def measure(network: str, rounds: int, kernels: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files, shape = prepare(network, folder)
-        prepared = folder / "prepared"
-        shutil.copytree(kernels, prepared)
-        warmup(prepared, files["dcformat"])
+        caches = {name: kernels if "dcformat" not in name else folder / name for name in files}
+        for name, cache in caches.items():
+            if cache != kernels and not name.endswith("no kernels saved"):
+                ignored = shutil.ignore_patterns("*.network", "loads")
+                shutil.copytree(kernels / "kernels", cache / "kernels", ignore=ignored)
         found: dict[str, list[tuple[float, float, str]]] = {name: [] for name in files}
         failed: dict[str, Any] = {}
-        for number in range(rounds + 1):
+        for number in range(-1, rounds + 1):
             for runtime in files:
                 if runtime in failed:
                     continue
-                caches = {"prepared": prepared, "nothing saved": folder / f"empty{number}"}
-                cache = next((cache for name, cache in caches.items() if runtime.endswith(name)), kernels)
+                as_before(runtime, caches[runtime])
                 try:
-                    result = once(runtime, files[runtime], shape, cache)
+                    result = once(runtime, files[runtime], shape, caches[runtime])
                 except RuntimeError as error:
-                    failed[runtime] = str(error)
+                    if number > 0:
+                        failed[runtime] = str(error)
                     continue
-                if number:  # the first round fills the page cache
+                if number > 0:  # earlier rounds fill the page cache, and are the first and the second process
                     found[runtime].append(result)
     out: dict[str, Any] = {
         "failed": failed,
@@ -203,7 +222,8 @@ def main() -> None:
     figures = {}
     temporary = tempfile.TemporaryDirectory()
     kernels = options.kernels or Path(temporary.name)
-    warmup(kernels)
+    if options.kernels is None:
+        warmup(kernels)
     for network in options.network or ("lenet-300-100/han", "lenet-5/han"):
         found = figures[network] = measure(network, options.rounds, kernels)
         base = found["import numpy alone"]["seconds"]

@@ -26,6 +26,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), *(str(HERE.parents[1] / folder) for folder in ("runtime", "", "benchmarks"))]
 
 from dcformat_runtime.engine import walk  # noqa: E402
+from dcformat_runtime.kernels import control as words  # noqa: E402
 from dcformat_runtime.kernels import interpreter  # noqa: E402
 from dcformat_runtime.network import Layer, Network, lower  # noqa: E402
 from dcformat_runtime.network_engine import KernelEngine  # noqa: E402
@@ -109,7 +110,8 @@ def measure(network: Network, x: np.ndarray, repeats: int) -> dict[str, float]:
     program, kernel = engine.program(batch == 1), interpreter.run.resolve()
     y, arena = np.empty((batch, network.outputs), np.float32), aligned_zeros(program.arena)
     steps = list(walk(program, batch))
-    idle = _least(lambda: kernel(x[:0], y, arena, program.mem, steps[0][2], 0), 500)  # no images: nothing to do
+    nothing = np.zeros(words.WIDTH, np.int64)  # a generation without pieces
+    idle = _least(lambda: kernel(x, y, arena, program.mem, nothing, 1), 500)
     times: dict[str, float] = {}
     for name, _, control in steps:
         least = _least(partial(kernel, x, y, arena, program.mem, control, 0), repeats)

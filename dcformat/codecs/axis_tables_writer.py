@@ -68,10 +68,16 @@ class AxisCodes(NamedTuple):
         return front + b"".join(varint(len(block)) + block for block in blocks)
 
 
-def found_in(tensor: Tensor) -> AxisCodes | None:
+def found_in(tensor: Tensor, few: int = MAX_CODES) -> AxisCodes | None:
     """Return a validated plain tensor as codes and tables that are worth coding, or None if it has no such structure.
 
     All elements of a dense tensor count. The zeros that a sparse tensor leaves out belong to no codebook.
+
+    Parameters
+    ----------
+    tensor : Tensor
+    few : int
+        Scales are not worth coding if the tensor has at most so many distinct values, which a codebook holds.
     """
     if tensor.codebook is not None or not 2 * _LEAST <= tensor.size <= MAX_SIZE or tensor.is_constant:
         return None
@@ -91,8 +97,11 @@ def found_in(tensor: Tensor) -> AxisCodes | None:
         if best is None or first.nbytes * size < best.first.nbytes * best.size:
             in_order = codes.reshape(lines, -1, inner).transpose(1, 0, 2).reshape(-1)
             best = AxisCodes(kind, inner, lines, size, first, second, _codes(tensor, in_order))
-    # One codebook for the whole tensor is as good if its codes have eight bits too, and readers can use it.
-    return None if best is not None and len(np.unique(bit_patterns(dense))) <= MAX_CODES else best
+    # One codebook for the whole tensor is better than one for each place if its codes have eight bits too, and readers
+    # can use it.
+    if best is not None and len(np.unique(bit_patterns(dense))) <= (few if best.kind == SCALES else MAX_CODES):
+        return None
+    return best
 
 
 def _axes(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:

@@ -298,7 +298,7 @@ def value_blocks(tensor: Tensor, transposed: bool, stored: list[int], mode: Mode
     if mode is None:
         return [b""] * len(stored)
     pieces = np.split(ordered_values(tensor, transposed), np.cumsum(stored)[:-1])
-    return [write_block(piece, tensor.dtype, mode) if len(piece) else b"" for piece in pieces]
+    return [write_block(piece, tensor.dtype, mode, beside_positions=True) if len(piece) else b"" for piece in pieces]
 
 
 def ordered_values(tensor: Tensor, transposed: bool) -> Array:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dcformat.codecs.rans_block import BLOCK, decode_block
 from dcformat.errors import StreamError
 from dcformat.jit import kernel, lacks_compiler
 
@@ -159,12 +160,15 @@ def _decode(words, stored, slots, classes, states, out):  # type: ignore[no-unty
         if state < LEAST:
             return False
         states[lane] = state
-    at = np.uint64(2 * lanes)  # An unsigned index needs no test for being negative.
+    at = 2 * lanes
     for first in range(0, len(out), lanes):
-        if at > np.uint64(stored):
+        if at > stored:
             return False
         last = min(lanes, len(out) - first)
-        for lane in range(last):
+        blocks = last // BLOCK * BLOCK
+        for lane in range(0, blocks, BLOCK):
+            at += decode_block(states, lane, slots, classes, words, at, out, first + lane)
+        for lane in range(blocks, last):
             state = np.int64(states[lane])
             table = np.int64(classes[first + lane]) << PRECISION if len(classes) else 0
             entry = np.int64(slots[table + (state & 4095)])
@@ -172,12 +176,13 @@ def _decode(words, stored, slots, classes, states, out):  # type: ignore[no-unty
             state = ((entry >> 20) + 1) * (state >> 12) + ((entry >> 8) & 4095)
             # Where a word is needed, all bits of `low` are 1: a branch would often be mispredicted.
             low = (state - LEAST) >> 63
-            states[lane] = state << (low & 16) | np.int64(words[at]) & low
-            at += np.uint64(-low)
+            # An unsigned index needs no test for being negative.
+            states[lane] = state << (low & 16) | np.int64(words[np.uint64(at)]) & low
+            at -= int(low)
     for lane in range(lanes):
         if states[lane] != LEAST:
             return False
-    return at == np.uint64(stored)
+    return at == stored
 
 
 def encode_plain(

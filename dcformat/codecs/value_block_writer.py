@@ -35,7 +35,8 @@ Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
 
-#: In `fast` a plane is coded only if that saves one byte in this many, because raw planes decode faster.
+#: In `fast` a plane is coded only if that saves one byte in this many, because raw planes decode faster. Beside
+#: positions, which take longer than planes, any saving counts.
 _FAST_SAVING = 16
 #: Estimated bits of a frequency that is not 0 in a table, and of an item of a map.
 _FREQUENCY_BITS, _PLACE_BITS = 6.0, 2.5
@@ -71,13 +72,29 @@ class Context(NamedTuple):
     places: Callable[[], Array]
 
 
-def write_block(values: Array, dtype: str, mode: Mode, shape: Sequence[int] = ()) -> bytes:
-    """Return the block of values (one or more); `shape` is that of their tensor, whose axes may decide on tables."""
+def write_block(
+    values: Array, dtype: str, mode: Mode, shape: Sequence[int] = (), *, beside_positions: bool = False
+) -> bytes:
+    """Return the block of values.
+
+    Parameters
+    ----------
+    values : ndarray
+        One or more.
+    dtype : str
+    mode : {'fast', 'small', 'tiny'}
+    shape : sequence of int
+        The shape of their tensor, whose axes may decide on tables.
+    beside_positions : bool
+        Whether the values are the entries of a sparse tensor.
+    """
     parts = planes.split(values, dtype)
     each, _ = planes.units_of(dtype)
     axes = [(each * prod(shape[axis + 1 :]), size) for axis, size in enumerate(shape)]
+    saving = 1 / _FAST_SAVING if mode == "fast" and not beside_positions else 0.0
     plans = [
-        plan(plane, _contexts(plane, parts[0] if number else None, axes), mode) for number, plane in enumerate(parts)
+        plan(plane, _contexts(plane, parts[0] if number else None, axes), mode, saving)
+        for number, plane in enumerate(parts)
     ]
     return put_planes(parts, plans)
 
@@ -143,14 +160,16 @@ def _write_tables(encoder: Encoder, way: Coded) -> None:
     put_frequencies(encoder, way.frequencies.ravel())
 
 
-def plan(plane: Bytes, contexts: Iterable[Context], mode: Mode) -> Head | Coded:
-    """Return how to store a plane in the fewest bytes; in `fast`, contexts are not tried."""
+def plan(plane: Bytes, contexts: Iterable[Context], mode: Mode, saving: float = 0.0) -> Head | Coded:
+    """Return how to store a plane in the fewest bytes, but raw unless coding it saves a share of more than `saving`.
+
+    In `fast`, contexts are not tried.
+    """
     counts = _counts(plane)
     if int(counts.max()) == len(plane):
         return Head(CONSTANT, byte=int(plane[0]))
-    limit = 8.0 * len(plane) - 8 * rans.STATE_BYTES * rans.states_for(len(plane)) - _FIXED_BITS
-    if mode == "fast":
-        limit -= len(plane) * 8.0 / _FAST_SAVING
+    states = 8 * rans.STATE_BYTES * rans.states_for(len(plane))
+    limit = 8.0 * len(plane) * (1 - saving) - states - _FIXED_BITS
     has_contexts = mode != "fast" and len(plane) >= _LEAST_UNITS
     if not has_contexts and _least_bits(counts) >= limit:
         return Head(RAW)

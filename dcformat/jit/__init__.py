@@ -11,7 +11,8 @@ that exceeds this is compiled first, for any file.
 Kernels validate nothing: their caller must have proved that every index is in range. Only the types of their arguments
 are checked. A kernel that allocates, raises or divides by zero cannot be saved.
 
-Environment: ``DCFORMAT_CACHE=off`` neither loads nor saves machine code, and ``only`` never compiles;
+Environment: ``DCFORMAT_CACHE=off`` neither loads nor saves machine code, ``only`` never compiles, and ``kernels`` saves
+no networks (`dcformat_runtime.prepared`);
 ``NUMBA_DISABLE_JIT=1`` runs Python; ``NUMBA_BOUNDSCHECK=1`` compiles with bounds checks and saves nothing.
 
 `registry` holds the kernels and decides how each runs. The folder `machine_code` keeps compiled kernels and loads

@@ -53,8 +53,18 @@ def mode() -> str:
 
 
 def cache() -> str:
-    """Return the value of DCFORMAT_CACHE: "auto", "off" or "only"."""
+    """Return how kernels use the cache: "auto", "off" or "only"."""
+    value = _chosen()
+    return "auto" if value == "kernels" else value
+
+
+def saves_networks() -> bool:
+    """Return whether networks are saved unasked."""
+    return _chosen() in ("auto", "only")
+
+
+def _chosen() -> str:
     value = os.environ.get("DCFORMAT_CACHE", "") or "auto"
-    if value not in ("auto", "off", "only"):
-        raise ValueError(f"DCFORMAT_CACHE: expected auto, off or only, found {value!r}")
+    if value not in ("auto", "kernels", "off", "only"):
+        raise ValueError(f"DCFORMAT_CACHE: expected auto, kernels, off or only, found {value!r}")
     return value

@@ -64,6 +64,11 @@ class ProgramEngine:
         Whether the program for one image serves batches too.
     hand_over : float
         Estimated nanoseconds until a worker begins; work is shared only if that saves time.
+
+    Attributes
+    ----------
+    threads, alike
+        The parameters of these names.
     """
 
     name = "numba"
@@ -79,7 +84,7 @@ class ProgramEngine:
         hand_over: float = HAND_OVER,
     ) -> None:
         self._make, self._kernel, self._outputs, self.threads = make, kernel, outputs, threads
-        self._alike, self._hand_over = alike, hand_over
+        self.alike, self._hand_over = alike, hand_over
         self._locks: dict[int, LockType] = {}
         self._runners: dict[bool, _Runner] = {}
         self.cut = lru_cache(64)(self._find_cut)
@@ -130,10 +135,10 @@ class ProgramEngine:
         # Each process has a lock of its own: a child must not wait for a thread that its fork left behind.
         with self._locks.setdefault(os.getpid(), allocate_lock()):
             if single not in self._runners:
-                program = self._make(single or self._alike)
+                program = self._make(single or self.alike)
                 made = _Runner(program)
-                self._runners.update(dict.fromkeys((True, False) if self._alike else (single,), made))
-                if (single or self._alike) and not self._is_shared(program):
+                self._runners.update(dict.fromkeys((True, False) if self.alike else (single,), made))
+                if (single or self.alike) and not self._is_shared(program):
                     self._one = self._runners[True].idle, program.mem
             return self._runners[single]
 

@@ -1,9 +1,10 @@
-"""Networks that were prepared beforehand: their programs, saved beside the kernels' machine code.
+"""Prepared networks: their programs, saved beside the kernels' machine code.
 
 A process that finds a prepared network neither decodes the file nor lays out programs, and imports a quarter of the
-modules. `preparing.prepare` saves what this module finds. It counts only if the `.dcf` file has the same bytes, the
-source code of both packages is the same as far as Python's bytecode cache can tell, and the machine is one for which
-the saved machine code was made. A file in the folder is trusted as machine code is (`dcformat.jit.machine_code.store`).
+modules. `preparing` saves what this module finds: when asked to, and when a second process loads a file. It counts
+only if the `.dcf` file has the same bytes, the source code of both packages is the same as far as Python's bytecode
+cache can tell, and the machine is one for which the saved machine code was made. A file in the folder is trusted as
+machine code is (`dcformat.jit.machine_code.store`).
 """
 
 from __future__ import annotations
@@ -32,25 +33,50 @@ if TYPE_CHECKING:
 
     from dcformat_runtime.backends import LoadOptions
 
-MAGIC = b"DCFNETW\x01"
+MAGIC = b"DCFNETW\x02"
 _DIGEST, _CRC = 32, 4
 #: The last bytes of a file, with its content digest, are part of the name under which its network is saved.
 TAIL = 64
 
 
 def find(path: str, options: LoadOptions) -> Session | None:
-    """Return the session of a file that was prepared; None if it has to be made in the ordinary way."""
+    """Return the session of a file whose network is saved, or None if the file has to be loaded in the ordinary way.
+
+    A network that an earlier process loaded too is saved now, from the session that is returned.
+    """
+    if not _counts(path, options):
+        return None
+    try:
+        status = os.stat(path)  # noqa: PTH116 - pathlib costs milliseconds at start
+        # A pipe must not even be opened: its writer would believe that it has a reader.
+        if not (stat.S_ISREG(status.st_mode) and 0 < status.st_size <= store.MAX_BYTES):
+            return None
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            tail = os.pread(file.fileno(), TAIL, max(0, status.st_size - TAIL))
+            name = name_of(status.st_size, tail, options.deterministic)
+            saved = _saved(name, file.fileno(), status.st_size)
+            kernel = None if saved is None else _kernel(saved["kernel"])
+            if saved is not None and kernel is not None:
+                store.note_use(name)
+                return _session(saved, kernel, path, options)
+            if not (settings.saves_networks() and store.loaded_before(name)):
+                return None
+            data = os.pread(file.fileno(), status.st_size, 0)
+    except OSError:
+        return None  # opening it in the ordinary way tells why
+    from dcformat_runtime.session_maker import load_and_save
+
+    return load_and_save(path, data, options)
+
+
+def _counts(path: str, options: LoadOptions) -> bool:
+    """Return whether a network that was saved for a path, if any, counts with these options and settings."""
     small_limits = (
         options.max_memory is not None and options.max_memory < DEFAULT_MAX_MEMORY,
         options.max_work is not None and options.max_work < DEFAULT_MAX_WORK,
     )
-    if any(small_limits) or options.backend == "numpy" or settings.cache() == "off" or settings.mode() != "native":
-        return None
-    if "://" in path:
-        return None  # a URL
-    saved = _saved(path, options.deterministic)
-    kernel = None if saved is None else _kernel(saved["kernel"])
-    return None if saved is None or kernel is None else _session(saved, kernel, path, options)
+    switched_off = options.backend == "numpy" or settings.cache() == "off" or settings.mode() != "native"
+    return not (any(small_limits) or switched_off or "://" in path)  # the last is a URL
 
 
 def name_of(size: int, tail: bytes, exact: bool) -> str:
@@ -88,29 +114,23 @@ def pack(values: dict[str, Any]) -> bytes:
     return MAGIC + crc32(body).to_bytes(_CRC, "little") + body
 
 
-def _saved(path: str, exact: bool) -> dict[str, Any] | None:
-    """Return the values that were saved for a file, if they are whole and still count."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - pathlib costs milliseconds at start
-        # A pipe must not even be opened: its writer would believe that it has a reader.
-        if not stat.S_ISREG(status.st_mode) or status.st_size > store.MAX_BYTES:
-            return None
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
-            tail = os.pread(file.fileno(), TAIL, max(0, status.st_size - TAIL))
-            data = store.read_named(name_of(status.st_size, tail, exact))
-            if data is None or (body := _body(data)) is None:
-                return None
-            values: dict[str, Any] = marshal.loads(body)  # noqa: S302 - plain data, which only the user can have written
-            return values if values["stamp"] == stamp() and values["file"] == digest(file.read()) else None
-    except OSError:
-        return None  # opening it in the ordinary way tells why
-
-
-def _body(data: bytes) -> memoryview | None:
+def unpack(data: bytes) -> dict[str, Any] | None:
+    """Return the values in a file, or None if it is damaged."""
     start = len(MAGIC) + _CRC
     body = memoryview(data)[start:]
-    whole = data[: len(MAGIC)] == MAGIC and data[len(MAGIC) : start] == crc32(body).to_bytes(_CRC, "little")
-    return body if whole else None
+    if data[: len(MAGIC)] != MAGIC or data[len(MAGIC) : start] != crc32(body).to_bytes(_CRC, "little"):
+        return None
+    values: dict[str, Any] = marshal.loads(body)  # noqa: S302 - plain data, which only the user can have written
+    return values
+
+
+def _saved(name: str, file: int, size: int) -> dict[str, Any] | None:
+    """Return the values that were saved for an open file of `size` bytes, if they are whole and still count."""
+    data = store.read_named(name)
+    values = None if data is None else unpack(data)
+    if values is None or values["stamp"] != stamp() or values["file"] != digest(os.pread(file, size, 0)):
+        return None
+    return values
 
 
 def _kernel(name: str) -> Callable[..., int] | None:

@@ -325,6 +325,9 @@ def load(
 ) -> Session:
     """Load a ``.dcf`` file, or a model in memory, and make it ready to run.
 
+    The second process that loads a file saves its network in the user's cache, and later ones start sooner
+    (``docs/cold-start.md``). The environment variable ``DCFORMAT_CACHE=kernels`` prevents that.
+
     Parameters
     ----------
     source : path, bytes-like or Model

@@ -7,16 +7,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import dcformat
+from dcformat.jit.machine_code import store
 from dcformat.model import Model, require_no_delta
 from dcformat.source import is_url
 from dcformat_runtime.backends import LoadOptions, make_engine
 from dcformat_runtime.compile import memory_prediction, work_prediction
 from dcformat_runtime.compile.memory_prediction import Prediction
+from dcformat_runtime.engine import ProgramEngine
 from dcformat_runtime.network import Network, lower, matrices
 from dcformat_runtime.plans import make_plan, within_memory
 from dcformat_runtime.session import NetworkInterface, Session
 
 if TYPE_CHECKING:
+    from dcformat import DcfFile
     from dcformat_runtime.plans import Plan
     from dcformat_runtime.session import ModelSource
 
@@ -27,9 +30,20 @@ def load_source(source: ModelSource | Model, options: LoadOptions) -> Session:
         return make_in_memory(source, options)
     opened = dcformat.open(source, max_memory=options.max_memory, max_work=options.max_work)
     with opened as file, within_memory(options.max_memory, file.path):
-        require_no_delta(file.delta)
-        plan = make_plan(file.graph, *memory_prediction.matrices_of(file), options)
-        return _make(file.model(), options, plan, _lasting(source))
+        return _load(file, options, _lasting(source))
+
+
+def load_and_save(path: str, data: bytes, options: LoadOptions) -> Session:
+    """Make the session of a file whose bytes are `data`, and save its network for later processes."""
+    limit = options.max_memory
+    with within_memory(limit, path), dcformat.open(data, max_memory=limit, max_work=options.max_work) as file:
+        return _load(file, options, _lasting(path), data)
+
+
+def _load(file: DcfFile, options: LoadOptions, source: str | bytes, data: bytes | None = None) -> Session:
+    require_no_delta(file.delta)
+    plan = make_plan(file.graph, *memory_prediction.matrices_of(file), options)
+    return _make(file.model(), options, plan, source, data)
 
 
 def _lasting(source: ModelSource) -> str | bytes:
@@ -54,8 +68,10 @@ def make_in_memory(model: Model, options: LoadOptions) -> Session:
         return _make(model, options, plan, model)
 
 
-def _make(model: Model, options: LoadOptions, plan: Plan, source: str | bytes | Model) -> Session:
-    """Make the session that a network needs."""
+def _make(
+    model: Model, options: LoadOptions, plan: Plan, source: str | bytes | Model, data: bytes | None = None
+) -> Session:
+    """Make the session that a network needs; save the network if `data` has the bytes of its file."""
     if not isinstance(plan, Prediction):
         from dcformat_runtime.graph_session import GraphSession
 
@@ -63,7 +79,18 @@ def _make(model: Model, options: LoadOptions, plan: Plan, source: str | bytes | 
     network = lower(model)
     engine = make_engine(network, options, plan.threads)
     later = _later(model, options) if engine.name == "numpy" else None
-    return Session(interface(model, network, plan, engine.name, options.deterministic), engine, options, source, later)
+    seen = interface(model, network, plan, engine.name, options.deterministic)
+    if data is not None and isinstance(engine, ProgramEngine) and _can_be_saved(plan, options.max_memory):
+        from dcformat_runtime import preparing
+
+        preparing.save(data, str(source), seen, engine, options.deterministic)
+    return Session(seen, engine, options, source, later)
+
+
+def _can_be_saved(plan: Prediction, limit: int | None) -> bool:
+    """Return whether two programs and the copies that saving makes of them stay within their limits."""
+    within = limit is None or plan.total + 4 * store.MAX_BYTES <= limit
+    return within and 2 * 4 * plan.words <= store.MAX_BYTES
 
 
 def interface(model: Model, network: Network, plan: Prediction, backend: str, exact: bool) -> NetworkInterface:

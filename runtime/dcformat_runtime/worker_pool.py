@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dcformat_runtime import placement
 from dcformat_runtime.kernels import control as words
 from dcformat_runtime.kernels.interpreter import wait
 from dcformat_runtime.weight_matrices import Ints
@@ -33,11 +34,12 @@ Work = Callable[[int], int]
 
 
 class Job(NamedTuple):
-    """The task of the workers in a generation, and how many of them take part."""
+    """The task of the workers in a generation, how many of them take part, and the processors where they may run."""
 
     generation: int
     workers: int
     work: Work
+    processors: set[int]
 
 
 class Parker:
@@ -54,6 +56,10 @@ class Parker:
         if not still():
             self.unpark()
         self._lock.acquire()
+
+    def is_parked(self) -> bool:
+        """Return whether the thread sleeps, or is about to."""
+        return bool(self._asleep)
 
     def unpark(self) -> None:
         """Wake the thread, if it sleeps."""
@@ -115,9 +121,11 @@ class WorkerPool:
         self._generation += 1
         control[words.PIECES], control[words.DONE], control[words.PATIENCE] = pieces, 0, _LOOKS
         control[words.LOOKS] = _LOOKS if perf_counter() - self._ended < _CLOSE else 0
-        self.job = Job(self._generation, workers, work)
+        helpers = self._workers[:workers]
+        processors = placement.send_away([worker.native_id for worker in helpers if worker.parker.is_parked()])
+        self.job = Job(self._generation, workers, work, processors)
         start, used = perf_counter(), thread_time()
-        for worker in self._workers[:workers]:
+        for worker in helpers:
             worker.parker.unpark()
         try:
             mine = work(-self._generation)
@@ -156,6 +164,8 @@ class _Worker:
         self.parker = Parker()
         self._thread = threading.Thread(target=self._run, name="dcformat", daemon=True)
         self._thread.start()
+        assert self._thread.native_id is not None  # it has started
+        self.native_id: int = self._thread.native_id
 
     def end(self) -> None:
         self._ends = True
@@ -168,6 +178,7 @@ class _Worker:
                 self.parker.park(self._is_idle)
                 continue
             self._generation = job.generation
+            placement.stay(job.processors)
             try:
                 job.work(self._generation)
             except BaseException as error:

@@ -92,8 +92,9 @@ def test_details(invoke: Invoke, dcf: Path) -> None:
     )  # fmt: skip
 
 
-def test_report(invoke: Invoke, dcf: Path, tmp_path: Path) -> None:
-    result = invoke("report", dcf, "-o", tmp_path / "a.html", "--json")
+def test_report(invoke: Invoke, tmp_path: Path) -> None:
+    dcformat.save(dcformat.Model({"w": dcformat.from_dense("w", np.eye(4, dtype=np.float32))}), tmp_path / "a.dcf")
+    result = invoke("report", tmp_path / "a.dcf", "-o", tmp_path / "a.html", "--json")
     keys(
         "report", result.stdout, "file", "output", "bytes", "size", "parameters", "stored", "tensors", "examined",
         "parts", "first_layer", "stages", "sizes", "published", "chips",

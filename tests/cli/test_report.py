@@ -13,6 +13,7 @@ import pytest
 import dcformat
 from dcformat.graph import Conv, Graph
 from dcformat.model import Extension, Model, SelfTest
+from tests.cli.documents import valid
 from tests.cli.support import Invoke, refused
 
 pytest.importorskip("jinja2")
@@ -25,11 +26,11 @@ _VOID = {"meta", "link", "img", "br", "input", "hr"}
 
 
 class Page(HTMLParser):
-    """A parsed page; fails if a tag is not closed."""
+    """A parsed page, and what the command printed; fails if a tag is not closed."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, said: str = "") -> None:
         super().__init__()
-        self.text, self.open = text, list[str]()
+        self.text, self.said, self.open = text, said, list[str]()
         self.ids, self.uses, self.links = list[str](), set[str](), list[str]()
         self.tags, self.headings, self.words = list[str](), list[int](), list[str]()
         self.feed(text)
@@ -75,7 +76,7 @@ def page_of(invoke: Invoke, model: Path | Model, folder: Path, *options: object)
         model = folder / "model.dcf"
     result = invoke("report", model, "-o", folder / "page.html", "-f", *options)
     assert result.exit_code == 0, result.output
-    page = Page((folder / "page.html").read_text(encoding="utf-8"))
+    page = Page((folder / "page.html").read_text(encoding="utf-8"), result.stdout)
     assert len(set(page.ids)) == len(page.ids)
     assert all(link.startswith(("#", "data:image/png;base64,", "data:,")) for link in page.links)
     assert {link[1:] for link in page.links if link.startswith("#")} | page.uses <= set(page.ids)
@@ -94,7 +95,7 @@ def random(name: str, *shape: int, density: float = 1.0, dtype: str = "float32")
 
 
 def test_a_published_network(invoke: Invoke, tmp_path: Path) -> None:
-    page = page_of(invoke, MODELS / "lenet-5.dcf", tmp_path)
+    page = page_of(invoke, MODELS / "lenet-5.dcf", tmp_path, "--json")
     shown = page.words_shown
     assert "2,379 bytes for 431,080 parameters, 725 times smaller than in float32." in shown
     assert "10 of 20 have weights" in shown
@@ -106,25 +107,22 @@ def test_a_published_network(invoke: Invoke, tmp_path: Path) -> None:
     assert "metadata: recipe record" in shown
     assert page.tags.count("svg") == 14  # layers, costs and sizes twice, and eight tensors
     assert page.tags.count("img") == 1
-
-
-def test_the_document_for_programs(invoke: Invoke, tmp_path: Path) -> None:
-    out = tmp_path / "page.html"
-    document = json.loads(invoke("report", MODELS / "lenet-300-100.dcf", "-o", out, "--json").stdout)
+    document = valid("report", page.said)
     assert list(document) == [
         "schema", "file", "output", "bytes", "size", "parameters", "stored", "tensors", "examined", "parts",
         "first_layer", "stages", "sizes", "published", "chips",
     ]  # fmt: skip
-    assert document["bytes"] == out.stat().st_size
-    assert document["size"] == 2805
-    assert sum(document["parts"].values()) == pytest.approx(2805, abs=0.01)
-    assert (document["tensors"], document["examined"], document["first_layer"]) == (6, 6, "fc1.weight")
+    assert document["bytes"] == (tmp_path / "page.html").stat().st_size
+    assert document["size"] == 2379
+    assert sum(document["parts"].values()) == pytest.approx(2379, abs=0.01)
+    assert (document["tensors"], document["examined"], document["first_layer"]) == (8, 8, "conv1.weight")
     sizes = {row["name"]: (row["bytes"], row["exact"]) for row in document["sizes"]}
-    assert sizes["safetensors, same dtypes"] == (1_066_440 + 8 + 448, True)
-    assert sizes["dense int8, a scale for each tensor"] == (266_610 + 24, True)
+    assert sizes["safetensors, same dtypes"] == (4 * 431_080 + 8 + 592, True)
+    assert sizes["dense int8, a scale for each tensor"] == (431_080 + 32, True)
     assert sizes["xz -6"][1]
-    assert [row["bytes"] for row in document["published"]] == [27_000, 16_700, 9_400, 8_560]
-    assert {row["chip"]: row["fits"] for row in document["chips"]}["ATmega328P"]
+    assert [row["bytes"] for row in document["published"]] == [44_000, 15_000, 4_700, 3_000, 2_840]
+    chips = {row["chip"]: row["fits"] for row in document["chips"]}
+    assert not chips["ATmega328P"] and chips["RP2040"]
 
 
 def test_names_and_texts_are_only_texts(invoke: Invoke, tmp_path: Path) -> None:

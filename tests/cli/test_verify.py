@@ -51,7 +51,7 @@ def test_flipped_bits_are_named_by_tensor_in_json(invoke: Invoke, tmp_path: Path
     with dcformat.open(whole) as file:
         names = file.names
         payloads = len(whole) - 12 - sum(file.info(name).payload_bytes for name in names)
-    for bit in range(0, 8 * len(whole), 293):
+    for bit in range(0, 8 * len(whole), 587):
         flipped = bytearray(whole)
         flipped[bit // 8] ^= 1 << bit % 8
         path.write_bytes(flipped)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
+import re
 import shutil
 import signal
 import subprocess
@@ -186,6 +187,15 @@ def test_networks_are_prepared_listed_and_removed(
     assert parts.exit_code == 1
     assert f"{several}: its network runs in several parts, and cannot be prepared" in parts.stderr
     assert parts.stdout.startswith(f"{second}: prepared")
+    listed = json.loads(invoke("warmup", "--list", "--json").stdout)["networks"]
+    assert {row["made_of"] for row in listed} == {str(first), str(second)}
+    assert {row["file"] for row in listed} == {str(path) for path in place.glob("*.network")}
+    assert sorted(row["bytes"] for row in listed) == sizes
+    assert all(abs(row["used"] - time.time()) < 86400 for row in listed)
+    table = invoke("warmup", "--list").stdout
+    assert f"Networks in {place}" in table
+    assert re.search(rf"{re.escape(str(first))} +[\d,]+ +\d{{4}}-\d\d-\d\d\n", table)
+    assert re.search(rf"2 networks +{sum(sizes):,}", table)
     refused(invoke("warmup", tmp_path / "third.dcf"), "third.dcf: no such file or directory")
     refused(invoke("warmup", code), f"{code}: not a .dcf file")
     refused(invoke("warmup", first, "--clear"), "expected one of FILE, --list, --clear and --target", code=2)

@@ -71,7 +71,7 @@ def test_pieces_are_joined() -> None:
 
 @pytest.mark.needs_compiler
 def test_the_table_of_a_difference_takes_little_memory() -> None:
-    old = drawn("uint8", 4 * PIECE_UNITS, 1)
+    old = drawn("uint8", 2 * PIECE_UNITS, 1)
     new = (old.astype(int) // 2).astype(np.uint8)
     made = np.frombuffer(write_difference(new, old, "uint8", (len(old),)), np.uint8)
     assert made[0] == 1  # it has a table

@@ -112,6 +112,20 @@ def test_values_with_hardly_any_zeros_are_coded_once(
 
 
 @large
+def test_a_codebook_of_more_than_a_byte_is_kept_if_it_pays() -> None:
+    few = normal(1, 300)[np.random.default_rng(1).integers(0, 300, (256, 256))]
+    halves = (normal(2, 256, 256).view("<u4") >> 16).astype("<u2")  # some 2,000 distinct values
+    for made, most, codebook_size in (
+        (from_dense("w", few), 76_000, 300),
+        (from_dense("w", halves, "bfloat16"), 90_000, 0),
+    ):
+        data = written(made)
+        assert len(data) < most
+        with dcformat.open(data) as file:
+            assert file.info("w").codebook_size == codebook_size
+
+
+@large
 def test_zeros_at_the_end_cost_nothing_in_a_sparse_form() -> None:
     """Their gaps are all alike, so that even one zero in a thousand is worth a sparse form."""
     values = normal(1, 1024, 256)
@@ -157,7 +171,7 @@ def test_a_few_equal_codes_in_a_huge_tensor_stay_sparse(mode: Mode) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_hundreds_of_small_tensors_take_no_more_than_safetensors(mode: Mode) -> None:
     """The header of safetensors has about 60 bytes of JSON for each tensor, besides the name and the values."""
-    made = [from_dense(f"block{k}.norm.weight", normal(k, 4)) for k in range(400)]
+    made = [from_dense(f"block{k}.norm.weight", normal(k, 4)) for k in range(200)]
     data = written(*made, mode=mode)
     assert len(data) <= sum(60 + len(t.name) + t.nbytes for t in made)
 

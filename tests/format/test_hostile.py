@@ -13,9 +13,9 @@ from dcformat.digest import crc32c
 from dcformat.errors import ChecksumError, FormatError
 from fuzz import container
 from fuzz.doors import with_digest
-from tests.format.strategies import COMPILED, large_vectors, same, vectors
+from tests.format.hostile import VECTORS
+from tests.format.strategies import COMPILED, large_vectors, same
 
-VECTORS = dict(vectors())
 #: One file for each form and coder is enough for tests that follow every change to the end.
 FOLLOWED = [name for name in VECTORS if name.startswith(("model", "float32", "int8-sparse-shared"))]
 

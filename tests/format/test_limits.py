@@ -213,7 +213,7 @@ def test_files_that_say_they_are_empty_are_read() -> None:
 @pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
 @pytest.mark.parametrize("coder", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_accounting_takes_the_counted_memory(coder: int) -> None:
-    jit.warm(jit.kernels())
+    jit.warm(kernel for kernel in jit.kernels() if kernel.name.startswith("dcformat.codecs."))
     made = tensor(np.random.default_rng(1), "w", (300, 500), "float32", "sparse-shared", codebook_size=5)
     data = dumps_as(Model({"w": made}), way(coder))
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -10,10 +15,11 @@ from hypothesis import strategies as st
 
 import dcformat
 from dcformat.codecs import MODES, Mode, planes, rans
+from dcformat.codecs.payload_layout import parse_payload
 from dcformat.codecs.value_block_writer import write_block
-from dcformat.codecs.value_blocks import BY_AXIS, BY_HIGHEST, CODED, parse_block, read_block
+from dcformat.codecs.value_blocks import BY_AXIS, BY_HIGHEST, CODED, RAW, parse_block, read_block
 from dcformat.dense import from_dense
-from dcformat.errors import EncodingError, FormatError
+from dcformat.errors import EncodingError, FormatError, StreamError
 from dcformat.layout import DTYPES
 from dcformat.model import STORAGE, Model
 from tests.format.strategies import COMPILED, equal, examples, values
@@ -86,6 +92,29 @@ def test_a_constant_plane_takes_two_bytes() -> None:
     assert len(block) < 14 + 1000 // 4
 
 
+def test_fast_codes_a_plane_for_one_byte_in_16_or_beside_positions() -> None:
+    random = np.random.default_rng(8)
+    share = np.repeat([1 / 192, 1 / 384], 128)  # 7.92 bits in place of 8
+    lowest = random.choice(256, 1 << 15, p=share / share.sum())
+    bits = (random.normal(120, 6, len(lowest)).astype(int) << 8 | lowest).astype("<u2")
+    made = bits >> 1 | bits << 15
+    alone = write_block(made, "bfloat16", "fast")
+    beside = write_block(made, "bfloat16", "fast", beside_positions=True)
+    assert [alone[0], alone[3]] == [CODED, RAW] and beside[3] & 3 == CODED
+    assert len(alone) - len(beside) > 100
+    assert raw(decoded(beside, len(made), "bfloat16")) == raw(made)
+    pruned = np.where(random.random(1 << 16) < 0.5, 0, np.resize(made, 1 << 16)).astype("<u2").reshape(256, 256)
+    sparse, dense = (dcformat.dumps(Model({"w": from_dense("w", array, "bfloat16")})) for array in (pruned, made))
+    with dcformat.open(sparse) as file, dcformat.open(dense) as other:
+        blocks = [
+            chunk.block
+            for each in (file, other)
+            for chunk in parse_payload(each.info("w"), as_bytes(each.payload("w"))).chunks
+        ]
+    kinds = [[head.kind for head in block.heads] for block in blocks if block is not None]
+    assert kinds == [[CODED, CODED], [CODED, RAW]]
+
+
 def test_tables_by_axis_and_by_exponent() -> None:
     random = np.random.default_rng(3)
     rows = (random.normal(size=(64, 300)) * np.exp2(random.integers(-30, 30, (64, 1)))).astype("<f4")
@@ -98,7 +127,7 @@ def test_tables_by_axis_and_by_exponent() -> None:
     assert raw(decoded(block, exact.size, "float32")) == raw(exact)
 
 
-@pytest.mark.parametrize("count", [1, 2, 4095, 8191, 8192, 17000, pytest.param(600000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [1, 2, 4095, 8191, 8192, 70001, pytest.param(600000, marks=pytest.mark.slow)])
 def test_rans_is_the_same_with_and_without_kernels(count: int) -> None:
     random = np.random.default_rng(count)
     symbols = np.minimum(random.geometric(0.2, count), 255).astype(np.uint8)
@@ -115,12 +144,37 @@ def test_rans_is_the_same_with_and_without_kernels(count: int) -> None:
         first = rans.encode_plain(symbols, frequencies.ravel(), starts.ravel(), chosen, states, words)
         assert states.astype("<u4").tobytes() + words[first:].tobytes() == data
         assert (rans.decode(as_bytes(data), count, frequencies, chosen, "symbols") == symbols).all()
+        for damaged in (data[:-2], data + b"\0\0"):
+            with pytest.raises(StreamError):
+                rans.decode(as_bytes(damaged), count, frequencies, chosen, "symbols")
         out = np.empty(count, np.uint8)
         padded = np.append(as_bytes(data).view("<u2"), np.zeros(len(states) + 1, np.uint16))
         slots = rans.slots_plain(frequencies.ravel())
         for stored, whole in ((len(data) // 2, True), (len(data) // 2 - 1, False), (len(data) // 2 + 1, False)):
             assert rans.decode_plain(padded, stored, slots, chosen, np.empty(len(states), np.uint32), out) == whole
             assert (out == symbols).all()
+
+
+@pytest.mark.slow
+@pytest.mark.needs_compiler
+@pytest.mark.parametrize("processor", ["x86-64-v2", "haswell"])
+def test_processors_without_avx512_decode_the_same(processor: str) -> None:
+    if platform.machine() != "x86_64":
+        pytest.skip("these are names of x86-64 processors")
+    code = """
+import numpy as np
+from dcformat import jit
+from dcformat.codecs import rans
+symbols = np.minimum(np.random.default_rng(5).geometric(0.2, 100_003), 255).astype(np.uint8)
+classes = (np.arange(len(symbols)) % 2).astype(np.uint8)
+frequencies = rans.normalised(np.bincount(symbols, minlength=256))[None].repeat(2, axis=0)
+for chosen in (classes[:0], classes):
+    data = np.frombuffer(rans.encode(symbols, frequencies, chosen), np.uint8)
+    assert (rans.decode(data, len(symbols), frequencies, chosen, "symbols") == symbols).all()
+assert {kernel.state for kernel in jit.kernels() if kernel.name == "dcformat.codecs.rans._decode"} == {"compiled"}
+"""
+    chosen = {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": "+popcnt,+sse4.2", "DCFORMAT_CACHE": "off"}
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, **chosen}, check=True)
 
 
 def test_frequencies_add_up_and_keep_rare_symbols() -> None:

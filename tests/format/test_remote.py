@@ -43,7 +43,16 @@ class Server(ThreadingHTTPServer):
         #: Number of requests that get no answer.
         self.silent = 0
         self.tag = '"1"'
+        #: Headers that are sent in place of the right ones, from the second answer on if `later`.
+        self.lies: dict[str, str] = {}
+        self.later = False
+        #: Maximum number of bytes in an answer, and the path of the file if others redirect to it.
+        self.longest = len(DATA)
+        self.path = ""
         self.requests: list[tuple[str, int]] = []
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing about clients that close the connection early."""
 
     @property
     def url(self) -> str:
@@ -62,6 +71,11 @@ class Handler(BaseHTTPRequestHandler):
         if server.statuses:
             self.send_error(server.statuses.pop(0))
             return
+        if server.path not in ("", self.path):
+            self.send_response(302)
+            self.send_header("Location", server.path)
+            self.end_headers()
+            return
         found = re.fullmatch(r"bytes=(\d+)-(\d+)", given)
         current = self.headers.get("If-Range", server.tag) == server.tag
         body = server.data
@@ -69,12 +83,13 @@ class Handler(BaseHTTPRequestHandler):
             if int(found[1]) >= len(body):
                 self.send_error(416)
                 return
-            body = body[int(found[1]) : int(found[2]) + 1]
+            body = body[int(found[1]) : int(found[2]) + 1][: server.longest]
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {found[1]}-{int(found[1]) + len(body) - 1}/{len(server.data)}")
         else:
             self.send_response(200)
         self.send_header("ETag", server.tag)
+        self.send_header("Content-Encoding", "identity")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         sent = body
@@ -87,6 +102,10 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.connection.shutdown(socket.SHUT_RDWR)
         self.close_connection = True
+
+    def send_header(self, keyword: str, value: str) -> None:
+        lies = self.server.lies if self.server.requests or not self.server.later else {}
+        super().send_header(keyword, lies.get(keyword, value))
 
     def log_message(self, *_: object) -> None:
         pass
@@ -207,16 +226,17 @@ def test_no_ranges(server: Server) -> None:
 
 
 @pytest.mark.parametrize("stated", ["many", "9" * 5000])
-def test_a_length_that_is_no_number(server: Server, monkeypatch: pytest.MonkeyPatch, stated: str) -> None:
-    send = Handler.send_header
-
-    def lie(self: Handler, key: str, value: str) -> None:
-        send(self, key, stated if key == "Content-Length" else value)
-
-    monkeypatch.setattr(Handler, "send_header", lie)
-    server.ranges = False
+def test_a_length_that_is_no_number(server: Server, stated: str) -> None:
+    server.ranges, server.lies = False, {"Content-Length": stated}
     with dcformat.open(server.url) as file:
         assert file.size == len(DATA)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_bytes_that_are_encoded(server: Server, ranges: bool) -> None:
+    server.ranges, server.lies = ranges, {"Content-Encoding": "gzip"}
+    with pytest.raises(remote.RemoteError, match=r"expected the bytes of the file, found them encoded \('gzip'\)"):
+        dcformat.open(server.url)
 
 
 def test_no_ranges_and_a_broken_connection(server: Server) -> None:
@@ -264,16 +284,47 @@ def test_a_file_that_changes(server: Server) -> None:
             file.tensor("a")
 
 
-@pytest.mark.parametrize("stated", ["bytes 5-9/10", "bytes 0-9/" + "9" * 5000])
-def test_a_range_that_lies(server: Server, monkeypatch: pytest.MonkeyPatch, stated: str) -> None:
-    send = Handler.send_header
-
-    def lie(self: Handler, key: str, value: str) -> None:
-        send(self, key, stated if key == "Content-Range" else value)
-
-    monkeypatch.setattr(Handler, "send_header", lie)
+@pytest.mark.parametrize("stated", ["bytes 5-9/10", "bytes 0-9/" + "9" * 5000, "bytes 0-9/*", "bytes 0-9/9", ""])
+def test_a_range_that_lies(server: Server, stated: str) -> None:
+    server.lies = {"Content-Range": stated}
     with pytest.raises(remote.RemoteError, match="expected a range from byte 0 with the size of the file"):
         dcformat.open(server.url)
+
+
+@pytest.mark.parametrize(
+    ("stated", "reason"),
+    [
+        ("bytes 0-9/{size}", "expected a range from byte 32,768 with the size of the file, found 'bytes 0-9"),
+        ("", "expected a range from byte 32,768 with the size of the file, found ''"),
+        ("bytes 32768-99999/{other}", "the file has changed while it was read"),
+    ],
+)
+def test_a_later_range_that_lies(server: Server, stated: str, reason: str) -> None:
+    server.later, server.lies = True, {"Content-Range": stated.format(size=len(DATA), other=len(DATA) + 1)}
+    with dcformat.open(server.url) as file, pytest.raises(remote.RemoteError, match=re.escape(reason)):
+        file.tensor("a")
+
+
+@pytest.mark.parametrize("longest", [20_000, 100_000])
+def test_a_server_that_shortens_ranges(server: Server, longest: int) -> None:
+    server.longest = longest
+    with dcformat.open(server.url) as file:
+        if longest < 50_000:
+            with pytest.raises(remote.RemoteError, match="tried 16 times, got 320,000 bytes of this part"):
+                file.tensor("b")
+        else:
+            assert file.dense("b").tobytes() == model().tensors["b"].to_dense().tobytes()
+
+
+def test_redirections(server: Server) -> None:
+    server.path = "/elsewhere.dcf"
+    with dcformat.open(server.url) as file:
+        assert file.dense("b").tobytes() == model().tensors["b"].to_dense().tobytes()
+    for path, reason in (("/circle#", "infinite loop"), ("file:///etc/passwd", "not allowed")):
+        server.path = path
+        with pytest.raises(remote.RemoteError, match=f"the server answers 302 .*{reason}") as caught:
+            dcformat.open(server.url)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

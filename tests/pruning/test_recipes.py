@@ -63,7 +63,7 @@ def check_steps(seen: list[StageProgress], recipe: Recipe) -> None:
 
 
 #: Networks and recipes that train for seconds even on a few small images.
-LONG = {("default", "lenet-5"), ("record", "lenet-5"), ("record", "lenet-300-100")}
+LONG = {("default", "lenet-5"), ("default", "lenet-300-100"), ("record", "lenet-5"), ("record", "lenet-300-100")}
 SHORT_AND_LONG = ["classic", pytest.param("record", marks=pytest.mark.slow)]
 
 

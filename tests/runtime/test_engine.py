@@ -284,18 +284,13 @@ def test_an_image_flattened_at_once(batch: int) -> None:
 
 def test_wide_layers_and_many_columns() -> None:
     """There are more columns than 16 bits can number, runs of columns, and more rows than registers hold."""
-    network = mlp(70_000, 24, density=0.002).network()
-    kernel, oracle = engines(network)
+    net = mlp(70_000, 24, density=0.002)
     for batch in (1, 8):
-        x = inputs(network, batch)
-        assert error(kernel.run(x), oracle.run(x)) < TOLERANCE
+        _compare(net, batch)
 
 
 def test_column_runs_resume_their_sums() -> None:
-    network = mlp(400, 6, density=0.9).network()
-    kernel, oracle = engines(network)
-    x = inputs(network, 64)
-    assert error(kernel.run(x), oracle.run(x)) < TOLERANCE
+    _compare(mlp(400, 6, density=0.9), 64)
 
 
 @pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
@@ -308,6 +303,31 @@ def test_convolutions_that_are_too_large_for_lanes(make: Callable[[], Net]) -> N
     assert {plan.lanes for plan in kernel.program(False).choices} == {1}
     x = inputs(network, 11)
     assert error(kernel.run(x), oracle.run(x)) < TOLERANCE
+
+
+@pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
+@pytest.mark.parametrize("exact", [False, True])
+def test_small_images_of_a_batch_become_lanes(exact: bool) -> None:
+    """Where a network's images have shrunk to a block of positions or less, sixteen images are computed together."""
+    net = Net(1, 520, 520)  # too large for lanes
+    value = net.conv(net.add(MaxPool((0,), (40, 40), (40, 40))), 16, 1, (3, 3), stride=(3, 3))
+    value = net.conv(value, 96, 16, (3, 3), padding=(1, 1), density=0.3)
+    value = net.add(MaxPool((net.conv(value, 96, 96, (3, 3), padding=(1, 1), density=0.3),), (2, 2), (2, 2)))
+    net.linear(net.add(Flatten((value,))), 5, 4 * 96)
+    network = net.network()
+    one, three = KernelEngine(network, 1, exact), KernelEngine(network, 3, exact, hand_over=1.0)
+    oracle = NumpyEngine(network, exact=exact)
+    plan = one.program(False).choices[16]
+    assert (plan.tile, plan.lanes) == (16, 1)
+    assert "w2" in plan.names[1] and "w2" not in plan.names[0]
+    for batch in (5, 16, 33):
+        x = inputs(network, batch)
+        if exact:
+            assert np.array_equal(one.run(x), oracle.run(x))
+            assert np.array_equal(three.run(x), oracle.run(x))
+        else:
+            assert error(one.run(x), oracle.run(x)) < TOLERANCE
+            assert error(three.run(x), oracle.run(x)) < TOLERANCE
 
 
 def test_batches_are_split_over_threads() -> None:

@@ -147,3 +147,19 @@ def test_the_share_of_entries_decides(size: int, density: float, product: str) -
     assert choices.conv_product(layer, True, True, WIDE) != "quads"
     assert choices.conv_product(layer, False, False, WIDE) != "quads"
     assert choices.conv_product(layer, True, False, WIDE._replace(max_blocks=6)) != "quads"
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "density", "product"),
+    [(56, 64, 0.2, "shifted"), (56, 64, 0.3, "shifted"), (56, 64, 0.5, "quads"), (28, 128, 0.3, "quads"),
+     (32, 16, 0.3, "shifted"), (32, 16, 0.4, "shifted"), (16, 128, 0.2, "shifted"), (16, 128, 0.4, "quads"),
+     (7, 512, 0.2, "shifted"), (7, 512, 0.5, "quads")],
+)  # fmt: skip
+def test_quads_take_the_place_of_shifted_sums_where_enough_entries_share_loads(
+    size: int, channels: int, density: float, product: str
+) -> None:
+    net = Net(channels, size, size)
+    value = net.conv(0, channels, channels, (1, 1), 1.0, groups=channels)
+    net.conv(value, channels, channels, (3, 3), density, padding=(1, 1))
+    layer = net.network().layers[-1]
+    assert choices.conv_product(layer, True, False, WIDE) == product

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dcformat_runtime import isa, worker_pool
+from dcformat_runtime import isa, placement, worker_pool
 from dcformat_runtime.kernels import control as words
 from dcformat_runtime.kernels import images, interpreter, simd
 from dcformat_runtime.network_engine import KernelEngine
@@ -194,7 +194,7 @@ def test_the_same_bits_without_help() -> None:
     expected = engine.run(x)
     assert worker_pool.current().take()
     assert np.array_equal(engine.run(x), expected)
-    worker_pool.current().close()
+    worker_pool.renew()
 
 
 @pytest.mark.parametrize(("kernel", "stride", "pad"), [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 1, 0)])
@@ -218,3 +218,49 @@ def test_part_of_a_pool_writes_nothing_beyond_its_channel(kernel: int, stride: i
         end = 512 + height * width
         assert np.array_equal(part[:end], whole[:end])
         assert np.array_equal(part[end:], arena[end:])
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not place threads")
+def test_sleeping_threads_wake_on_other_processors_and_may_then_run_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed, placed = os.sched_getaffinity(0), list[tuple[int, set[int]]]()
+    monkeypatch.setattr(os, "sched_setaffinity", lambda thread, processors: placed.append((thread, processors)))
+    found = placement.send_away([7])
+    if len(allowed) > 1:
+        ((thread, processors),) = placed
+        assert thread == 7
+        assert processors < allowed
+        assert len(processors) == len(allowed) - 1
+        assert found == allowed
+        placement.stay(found)
+        assert placed[1:] == [(0, allowed)]
+    placed.clear()
+    assert placement.send_away([]) == set()
+    assert placement.send_away(list(range(len(allowed)))) == set()  # too many for the other processors
+    placement.stay(set())
+    assert not placed
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not place threads")
+def test_workers_may_run_where_the_caller_may(pool: WorkerPool) -> None:
+    found: list[set[int]] = []
+
+    class Work(_Work):
+        def __call__(self, generation: int) -> int:
+            if generation > 0:
+                found.append(os.sched_getaffinity(0))
+            return super().__call__(generation)
+
+    for _ in range(3):
+        pool.share(Work(pool), 3, 1)
+    assert found == [os.sched_getaffinity(0)] * 3
+
+
+def test_workers_that_cannot_be_placed_help_all_the_same(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: int, processors: set[int]) -> None:
+        raise PermissionError(thread, processors)
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse, raising=False)
+    for _ in range(3):
+        work = _Work(pool)
+        pool.share(work, 3, 1)
+        assert "worker" in {who for _, who in work.done}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,8 @@ from dcformat_cli.report.tree import cells
 from dcformat_cli.report.weights_image import montage
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from dcformat.contents import TensorInfo
 
 #: Tensors in the chart of layers, in pictures of values and codes, and in tables; texts and their characters.
@@ -38,8 +41,9 @@ class Pictures(NamedTuple):
     narrow: Picture
 
 
-def render(facts: Facts) -> str:
-    """Return the page as HTML."""
+@cache
+def _templates() -> Environment:
+    """Return the environment of the templates, which are compiled at their first use."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -52,7 +56,12 @@ def render(facts: Facts) -> str:
         "percent": _percent,
         "tile": charts.short_bytes,
     }
-    return environment.get_template("page.html.jinja").render(
+    return environment
+
+
+def render(facts: Facts) -> str:
+    """Return the page as HTML."""
+    return _templates().get_template("page.html.jinja").render(
         facts=facts, version=__version__, parts_known=PARTS, **_overview(facts), **_layers(facts), **_values(facts),
         **_costs(facts), **_stages(facts), **_comparison(facts), **_microcontrollers(facts), **_about(facts),
     )  # fmt: skip

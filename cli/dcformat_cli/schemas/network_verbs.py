@@ -68,7 +68,11 @@ DOCUMENTS: dict[str, dict[str, dict[str, Schema]]] = {
                      "file": FILE, "bytes": maybe(count(
                          "bytes of what was saved for it; null if its network runs in several parts"))}))},
         "--list": {"folder": text("where machine code is saved"), "bytes": count("its bytes"),
-                   "kernels": mapping("the files of the kernels", maybe(text("the file; null if there is none")))},
+                   "kernels": mapping("the files of the kernels", maybe(text("the file; null if there is none"))),
+                   "networks": array("the saved networks, those that were used last first", record("a network", {
+                       "file": text("where it is saved"), "bytes": count("its bytes"),
+                       "used": number("when it was last used, to within a day, in seconds since 1970"),
+                       "made_of": text("the .dcf file that it was made of")}))},
         "--clear": {"folder": text("where machine code was saved"), "removed_bytes": count("bytes removed")},
         "--target": {"folder": text("where the code was saved"), "bytes": count("its bytes"),
                      "kernels": count("kernels"), "target": text("the kind of machine")},

@@ -31,8 +31,10 @@ class _Step(Protocol):
 
 @click.command("warmup")
 @click.argument("files", type=FileName(), metavar="[FILE]...", nargs=-1)
-@click.option("--list", "listing", is_flag=True, help="List the kernels and their saved code; compile nothing.")
-@click.option("--clear", is_flag=True, help="Remove all saved code and all prepared networks.")
+@click.option(
+    "--list", "listing", is_flag=True, help="List the kernels with saved code, and the saved networks; compile nothing."
+)
+@click.option("--clear", is_flag=True, help="Remove all saved code and all saved networks.")
 @click.option(
     "--target", metavar="NAME", help="Compile for another kind of machine: aarch64, x86-64-v2, x86-64-v3 or x86-64-v4."
 )
@@ -164,15 +166,26 @@ class _Steps(Notices):
 
 
 def _list(kernels: Sequence[Kernel], as_json: bool) -> None:
-    place = _folder()
+    from dcformat_runtime.preparing import saved_networks
+
+    place, networks = _folder(), saved_networks()
     paths = {kernel.name: kernel.path() for kernel in kernels}
     if as_json:
         files = {name: None if path is None else str(path) for name, path in paths.items()}
-        emit_json({"folder": str(place), "bytes": _size(place), "kernels": files})
+        listed = [saved._asdict() for saved in networks]
+        emit_json({"folder": str(place), "bytes": _size(place), "kernels": files, "networks": listed})
         return
     rows = [(name, "" if path is None else f"{Path(path).stat().st_size:,}") for name, path in sorted(paths.items())]
     total = (f"{sum(path is not None for path in paths.values())} of {len(paths)} saved", f"{_size(place):,}")
     TextTable(f"Kernels in {place}", ("kernel", "bytes"), [*rows, total], total=True).show()
+    if networks:
+        made = [(saved.made_of, f"{saved.bytes:,}", _day(saved.used)) for saved in networks]
+        whole = (counted(len(made), "network"), f"{sum(saved.bytes for saved in networks):,}", "")
+        TextTable(f"Networks in {place}", ("made of", "bytes", "last used"), [*made, whole], total=True).show()
+
+
+def _day(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(seconds))
 
 
 def _clear(as_json: bool) -> None:

@@ -74,6 +74,23 @@ class Writer:
         done = self.b.store(value, self.at(array, index, getattr(value.type, "count", 1), value.type))
         done.align = 4
 
+    def gather(self, array: Any, start: Any, index: Any, item: Any = F32) -> Any:
+        """Load an item of 32 bits for each lane of `index`, counted from `start`, by the target's gather if it has one.
+
+        Bounds are checked as in `at`.
+        """
+        n, name = index.type.count, "f32" if item == F32 else str(item)
+        if config.BOUNDSCHECK:
+            for lane in range(n):
+                self.at(array, self.b.add(start, self.b.sext(self.b.extract_element(index, I32(lane)), I64)), 1)
+        base = self.b.gep(array.data, [start])
+        places = self.b.gep(base, [I32(0)])
+        # llvmlite does not know that a vector of indices gives a vector of pointers.
+        places.indices, places.operands, places.type = [index], [base, index], ir.VectorType(base.type, n)
+        mask, kind = ir.Constant(ir.VectorType(I1, n), [1] * n), ir.VectorType(item, n)
+        called = f"llvm.masked.gather.v{n}{name}.v{n}{pointer_name(base, name)}"
+        return self.call(called, kind, places, I32(4), mask, ir.Constant(kind, None))
+
     def word(self, array: Any, index: Any) -> Any:
         """Load an int32 as int64."""
         return self.b.sext(self.load(array, index, I32), I64)
@@ -125,6 +142,11 @@ class Writer:
         """Return a mask of the lanes, out of `n`, whose number is less than `below`."""
         numbers = ir.Constant(ir.VectorType(I32, n), list(range(n)))
         return self.b.icmp_signed("<", numbers, self.splat(self.b.trunc(below, I32), n))
+
+
+def pointer_name(pointer: Any, kind: str) -> str:
+    """Return the part of an intrinsic's name that stands for a pointer, opaque or not."""
+    return "p0" if str(pointer.type) == "ptr" else f"p0{kind}"
 
 
 def _is_integers(kind: Any) -> bool:

@@ -13,7 +13,11 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
 #: Larger files are not read; no kernel comes close to this size.
 MAX_BYTES = 1 << 24
@@ -23,9 +27,16 @@ NETWORK_SUFFIX = ".network"
 _PARTIAL = ".partial"
 #: A file that is still unfinished after this many seconds belongs to a process that was killed.
 _ABANDONED = 3600
+#: The folder keeps at most so many networks, of at most so many bytes together: those that were used last.
+MAX_NETWORKS, MAX_NETWORK_BYTES = 256, 1 << 27
+_DAY = 86400
+#: The file that tells which networks were loaded before: a table of tags, one for each slot.
+_LOADS, _SLOTS, _TAG = "loads", 4096, 8
 
 #: The folder of a process that can save nothing anywhere else.
 _temporary: str | None = None
+#: What this process, or one from which it was forked, has looked up in the table: the tags by slot.
+_looked_up: dict[int, bytes] = {}
 
 
 def folder() -> str | None:
@@ -165,22 +176,89 @@ def write_named(name: str, data: bytes, place: str | None = None) -> str:
     """
     place = place or _require_folder()
     handle = _open_to_write(place)
-    temporary = f".{os.getpid()}-{os.urandom(8).hex()}{_PARTIAL}"
     try:
-        _remove_abandoned(handle)
-        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=handle)
-        try:
-            with os.fdopen(file, "wb") as opened:
-                opened.write(data)
-            os.rename(temporary, name, src_dir_fd=handle, dst_dir_fd=handle)
-        except BaseException:
-            os.unlink(temporary, dir_fd=handle)
-            raise
+        with _new_file(handle, name, f"{os.getpid()}-{os.urandom(8).hex()}") as file:
+            file.write(data)
     except OSError as error:
         raise OSError(f"{place}: {error.strerror}") from error
     finally:
         os.close(handle)
     return f"{place}/{name}"
+
+
+@contextmanager
+def new_network(name: str) -> Iterator[BinaryIO]:
+    """Open a file that becomes the saved network `name` in the user's folder when the block ends.
+
+    Raises
+    ------
+    OSError
+        The file cannot be saved, or another process is saving this network.
+    """
+    handle = _open_to_write(_require_folder())
+    try:
+        with _new_file(handle, name, name) as file:
+            yield file
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _new_file(place: int, name: str, unfinished: str) -> Iterator[BinaryIO]:
+    """Open a file that gets its name when the block ends; until then, it is called after `unfinished`."""
+    temporary = f".{unfinished}{_PARTIAL}"
+    try:
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=place)
+        try:
+            with os.fdopen(file, "wb") as opened:
+                yield opened
+            os.rename(temporary, name, src_dir_fd=place, dst_dir_fd=place)
+        except BaseException:
+            os.unlink(temporary, dir_fd=place)
+            raise
+    finally:
+        _tidy(place)
+
+
+def loaded_before(name: str) -> bool:
+    """Return whether an earlier process called this for the network `name`, and note that this one did.
+
+    The table has a fixed size. Networks that share a slot displace each other, so any number of files that are loaded
+    only once leave no trace but this.
+    """
+    tag, slot = bytes.fromhex(name[: 2 * _TAG]), int(name[2 * _TAG :][:4], 16) % _SLOTS
+    if _looked_up.get(slot) == tag:
+        return False
+    _looked_up[slot] = tag
+    try:
+        return _exchange(tag, slot * _TAG) == tag
+    except OSError:
+        return False
+
+
+def _exchange(tag: bytes, offset: int) -> bytes:
+    """Write a tag into the table and return the previous one."""
+    place = _open_to_write(_require_folder())
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        file = os.open(_LOADS, flags, 0o600, dir_fd=place)
+    finally:
+        os.close(place)
+    try:
+        before = os.pread(file, _TAG, offset)
+        if before != tag:
+            os.pwrite(file, tag, offset)
+        return before
+    finally:
+        os.close(file)
+
+
+def note_use(name: str) -> None:
+    """Note, once a day, that a network in the user's folder was used, so that it is kept."""
+    path = f"{folder()}/{name}"
+    with suppress(OSError):
+        if time.time() - os.lstat(path).st_mtime > _DAY:
+            os.utime(path, follow_symlinks=False)
 
 
 @contextmanager
@@ -224,14 +302,22 @@ def _open_to_write(place: str) -> int:
     return handle
 
 
-def _remove_abandoned(handle: int) -> None:
-    """Remove the unfinished files of processes that were killed while writing."""
-    for name in os.listdir(handle):
-        try:
-            if name.endswith(_PARTIAL) and time.time() - os.stat(name, dir_fd=handle).st_mtime > _ABANDONED:
-                os.unlink(name, dir_fd=handle)
-        except OSError:  # Another process was faster.
-            continue
+def _tidy(place: int) -> None:
+    """Remove unfinished files of processes that were killed, and the networks that were used longest ago."""
+    networks = []
+    for name in os.listdir(place):
+        with suppress(OSError):  # Another process was faster.
+            if name.endswith(NETWORK_SUFFIX):
+                status = os.lstat(name, dir_fd=place)
+                networks.append((status.st_mtime_ns, status.st_size, name))
+            elif name.endswith(_PARTIAL) and time.time() - os.lstat(name, dir_fd=place).st_mtime > _ABANDONED:
+                os.unlink(name, dir_fd=place)
+    total = 0
+    for number, (_, size, name) in enumerate(sorted(networks, reverse=True)):
+        total += size
+        if number >= MAX_NETWORKS or total > MAX_NETWORK_BYTES:
+            with suppress(OSError):
+                os.unlink(name, dir_fd=place)
 
 
 def entries() -> Iterator[str]:
@@ -239,4 +325,5 @@ def entries() -> Iterator[str]:
     place = folder()
     if place is not None and os.path.isdir(place):  # noqa: PTH112
         names = sorted(os.listdir(place))  # noqa: PTH208
-        yield from (f"{place}/{name}" for name in names if name.endswith((_SUFFIX, NETWORK_SUFFIX, _PARTIAL)))
+        ours = (_SUFFIX, NETWORK_SUFFIX, _PARTIAL)
+        yield from (f"{place}/{name}" for name in names if name.endswith(ours) or name == _LOADS)

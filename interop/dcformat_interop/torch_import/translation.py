@@ -11,6 +11,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 from dcformat_interop.refusals import UnfitError
+from dcformat_interop.torch_import.function_table import kept_table
 
 #: The operator that PyTorch's exporter has no function for, in its error.
 _MISSING = re.compile(r"No ONNX function found for <OpOverload\(op='(\w+)\.(\w+)', overload='(\w+)'\)>")
@@ -39,7 +40,7 @@ def translated(path: str, program: Any) -> Any:
     ours: dict[Any, Callable[..., Any]] = {aten.split.Tensor: _split, aten.split_with_sizes.default: _split}
     while True:
         try:
-            with quiet():
+            with quiet(), kept_table():
                 made = torch.onnx.export(
                     program, dynamo=True, optimize=False, verbose=False, custom_translation_table=dict(ours)
                 )

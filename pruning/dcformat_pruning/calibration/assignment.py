@@ -152,6 +152,26 @@ def pivots(hessians: Floats) -> Floats:
     return np.diagonal(np.linalg.inv(_damped(hessians)), axis1=1, axis2=2)
 
 
+def on_support(weights: Floats, hessians: Floats, allowed: npt.NDArray[np.bool_]) -> Floats:
+    """Return the weights with the least error among those that differ from zero only where that is allowed.
+
+    The weights that stay make up for those that go, in all columns at once; choosing codes column by column corrects
+    later columns only.
+
+    Parameters
+    ----------
+    weights : float64 ``(rows, columns)``
+    hessians : float64 ``(groups, columns, columns)``
+    allowed : bool ``(rows, columns)``
+    """
+    found = np.zeros_like(weights)
+    damped, each = _damped(hessians), len(weights) // len(hessians)
+    for row, there in enumerate(allowed):
+        hessian, (kept,) = damped[row // each], np.nonzero(there)
+        found[row, kept] = np.linalg.solve(hessian[np.ix_(kept, kept)], hessian[kept] @ weights[row])
+    return found
+
+
 def assign(problem: Problem, price: float, steps: Sequence[float] = (), factors: Factors | None = None) -> Assigned:
     """Return the values with the least cost on the grids that are tried.
 

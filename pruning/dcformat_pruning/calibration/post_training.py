@@ -18,6 +18,7 @@ from dcformat.graph import Graph, Quantize, Requantize
 from dcformat.model import Model
 from dcformat.records import replace
 from dcformat_pruning.calibration.calibration_inputs import random_inputs
+from dcformat_pruning.calibration.channel_scales import rescaled
 from dcformat_pruning.calibration.layers import UsedTensor, find_layers
 from dcformat_pruning.calibration.measures import Measure
 from dcformat_pruning.calibration.price_search import CalibrationGoal, search
@@ -66,6 +67,11 @@ class CalibrationTrial(NamedTuple):
     def size(self) -> int:
         """Bytes of the file."""
         return len(self.packed)
+
+    @property
+    def cost(self) -> float:
+        """The change plus the price of the file's bits."""
+        return self.change + self.price * 8 * self.size
 
 
 class CalibrationOptions(NamedTuple):
@@ -158,7 +164,19 @@ def _check(model: Model, options: CalibrationOptions) -> None:
 
 
 class Calibrated:
-    """The analysis of a network before it is compressed, and its compression at any price."""
+    """The analysis of a network before it is compressed, and its compression at any price.
+
+    Attributes
+    ----------
+    network : TorchNetwork
+        The dense network.
+    batches : list of list of Tensor
+        The inputs to compress with.
+    measure : Measure
+    layers : list of UsedTensor
+    walk : Walk
+        The compression of all layers, without scales of rows.
+    """
 
     def __init__(self, model: Model, inputs: NamedInputs | None, options: CalibrationOptions) -> None:
         assert model.graph is not None
@@ -169,7 +187,7 @@ class Calibrated:
                 raise ValueError(f"tensor {name!r}: expected numbers, found NaN")
         arrays = _taken(model.graph, self.network, inputs)
         seen, kept = _divided(arrays)
-        batches = _batches(seen)
+        self.batches = _batches(seen)
         self._kept = _batches(kept)
         self.measure = Measure(self.network, options.logits, options.outputs)
         with torch.no_grad():
@@ -177,8 +195,8 @@ class Calibrated:
         _check_outputs(self._dense)
         self.measure.fit(self._dense)
         self.layers: list[UsedTensor] = find_layers(model.graph, {n: t.shape for n, t in model.tensors.items()})
-        self._teacher = Teacher(self.network, batches, self.measure)
-        self._walk = self._pruned(batches)
+        self._teacher = Teacher(self.network, self.batches, self.measure)
+        self.walk = self._pruned(self.batches)
 
     def _pruned(self, batches: Sequence[Sequence[Tensor]]) -> Walk:
         """Choose the weights that may stay; the others are zero, and gradient steps make up for them."""
@@ -221,13 +239,28 @@ class Calibrated:
 
     def attempt(self, price: float) -> CalibrationTrial:
         """Compress the network at a price."""
-        found, grids = self._walk.compress(price)
-        change, outputs = self._compared(found)
+        found, grids = self.walk.compress(price)
+        trial = self.trial(price, found, self.compared(found))
+        network = self.network.with_tensors(found)
+        scaled, scales = rescaled(self.network, network, self.walk.channels, self.batches, grids)
+        both = {**found, **scaled}
+        compared = self.compared(both)
+        if compared[0] < trial.change and (other := self.trial(price, both, compared)).cost < trial.cost:
+            trial, found, grids = other, both, scales
         if self.options.refine:
-            refined = self._teacher.refine({name: found[name] for name in grids}, self.options.refine, grids)
-            nearer, others = self._compared({**found, **refined})
-            if nearer < change:
-                found, change, outputs = {**found, **refined}, nearer, others
+            refined = {
+                **found,
+                **self._teacher.refine({name: found[name] for name in grids}, self.options.refine, grids),
+            }
+            compared = self.compared(refined)
+            trial = self.trial(price, refined, compared) if compared[0] < trial.change else trial
+        return trial
+
+    def trial(
+        self, price: float, found: Mapping[str, Tensor], compared: tuple[float, list[list[Tensor]]]
+    ) -> CalibrationTrial:
+        """Pack compressed tensors, whose outputs were compared."""
+        change, outputs = compared
         tensors = {
             name: from_dense(name, found[name].numpy()) if name in found else tensor
             for name, tensor in self.model.tensors.items()
@@ -237,7 +270,7 @@ class Calibrated:
         return CalibrationTrial(price, model, packed, change, self._drop(outputs), self._density(found))
 
     @torch.no_grad()
-    def _compared(self, tensors: Mapping[str, Tensor]) -> tuple[float, list[list[Tensor]]]:
+    def compared(self, tensors: Mapping[str, Tensor]) -> tuple[float, list[list[Tensor]]]:
         """Return a network's distance from the dense one at the inputs that are kept for that, and its outputs."""
         outputs = [self.network.with_tensors(tensors).run(batch) for batch in self._kept]
         count = sum(len(batch[0]) for batch in self._kept)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from dcformat_pruning.calibration.channel_scales import Steps
 from dcformat_pruning.calibration.measures import Measure
 from dcformat_pruning.calibration.torch_network import TorchNetwork
 
@@ -37,7 +38,7 @@ class Teacher:
         self,
         tensors: Mapping[str, Tensor],
         steps: int,
-        grids: Mapping[str, float] = MappingProxyType({}),
+        grids: Steps = MappingProxyType({}),
     ) -> dict[str, Tensor]:
         """Return tensors that give outputs nearer to the dense network's.
 
@@ -49,9 +50,9 @@ class Teacher:
             The tensors to change.
         steps : int
             The number of gradient steps.
-        grids : mapping of str to float
-            For tensors of multiples of a step: the step. Gradients are those at the multiples (straight through the
-            rounding), and the results are multiples again.
+        grids : mapping of str to float or Tensor
+            For tensors of multiples of a step: the step, or that of each row. Gradients are those at the multiples
+            (straight through the rounding), and the results are multiples again.
         """
         learnt = {name: _Learnt(tensor, grids.get(name)) for name, tensor in tensors.items() if tensor.any()}
         optimizer = torch.optim.Adam([{"params": one.free, "rate": one.rate} for one in learnt.values()])
@@ -79,10 +80,11 @@ class Teacher:
 class _Learnt:
     """A tensor while it learns."""
 
-    def __init__(self, tensor: Tensor, grid: float | None) -> None:
+    def __init__(self, tensor: Tensor, grid: float | Tensor | None) -> None:
         self.free = tensor.clone().requires_grad_()
         self._entries, self._grid = tensor != 0, grid
-        self.rate = _RATE * (float(tensor[self._entries].square().mean().sqrt()) if grid is None else grid)
+        size = tensor[self._entries].square().mean().sqrt() if grid is None else torch.as_tensor(grid).mean()
+        self.rate = _RATE * float(size)
 
     def values(self) -> Tensor:
         """Return the values that the network computes with."""

@@ -11,7 +11,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dcformat_pruning.calibration.assignment import DAMPING, Assigned, Factors, Problem, assign, factorise
+from dcformat_pruning.calibration.assignment import (
+    DAMPING,
+    Assigned,
+    Factors,
+    Problem,
+    assign,
+    factorise,
+    on_support,
+)
 from dcformat_pruning.calibration.layers import Use, UsedTensor
 from dcformat_pruning.calibration.pruning_masks import Mask
 from dcformat_pruning.calibration.sensitivity import Sensitivity, Term, combined, weighted_products
@@ -64,13 +72,23 @@ class Walk:
     ) -> None:
         self.masks = masks
         self.network, self.layers, self.sensitivity, self.batches = network, layers, sensitivity, batches
-        self._biases = _biases(network, layers)
+        self._biases = _biases(network)
         self._factors: dict[str, Factors] = {}
 
+    @property
+    def channels(self) -> list[tuple[int, UsedTensor, str]]:
+        """The nodes that are the only readers of their weights and biases, with both."""
+        products = [(layer.only_product, layer) for layer in self.layers]
+        return [
+            (use.number, layer, self._biases[use.number])
+            for use, layer in products
+            if use and use.number in self._biases
+        ]
+
     @torch.no_grad()
-    def compress(self, price: float) -> tuple[dict[str, Tensor], dict[str, float]]:
+    def compress(self, price: float) -> tuple[dict[str, Tensor], dict[str, float | Tensor]]:
         """Return the tensors compressed at a price, which is the error that a bit is worth, and the steps of most."""
-        network, made, steps = self.network, dict[str, Tensor](), dict[str, float]()
+        network, made, steps = self.network, dict[str, Tensor](), dict[str, float | Tensor]()
         dense = [dict(enumerate(batch)) for batch in self.batches]
         changed = [dict(enumerate(batch)) for batch in self.batches]
         waiting = {layer.name: layer for layer in self.layers}
@@ -120,10 +138,12 @@ class Walk:
         return assign(Problem(weights, np.ones((1, 1, 1)), importance.reshape(-1).numpy()), price)
 
     def _matrix(self, layer: UsedTensor, weights: Floats, term: Term, price: float) -> Assigned:
-        problem = Problem(weights, term.hessian.numpy(), term.rows.numpy(), self.masks.get(layer.name))
+        hessians, mask = term.hessian.numpy(), self.masks.get(layer.name)
         if layer.name not in self._factors:
-            self._factors[layer.name] = factorise(problem.hessians)
-        return assign(problem, price, factors=self._factors[layer.name])
+            self._factors[layer.name] = factorise(hessians)
+        if mask is not None:
+            weights = on_support(weights, hessians, mask)
+        return assign(Problem(weights, hessians, term.rows.numpy(), mask), price, factors=self._factors[layer.name])
 
     def _moments(
         self, layer: UsedTensor, use: Use, dense: Sequence[dict[int, Tensor]], changed: Sequence[dict[int, Tensor]]
@@ -186,7 +206,7 @@ def _kept(layer: UsedTensor, target: Tensor) -> Assigned:
     return Assigned(values, 0.0, 0.0, None)
 
 
-def _biases(network: TorchNetwork, layers: Sequence[UsedTensor]) -> dict[int, str]:
+def _biases(network: TorchNetwork) -> dict[int, str]:
     """Return the bias of each node that is the only reader of its bias."""
     readers: dict[str, int] = {}
     for node in network.graph.nodes:

@@ -132,13 +132,14 @@ def conv_product(layer: Layer, flat: bool, exact: bool, vectors: Vectors) -> Con
     view = conv_window(layer, prod(layer.in_shapes[0][1:]), flat, vectors.half_vectors, dense=False)
     if not _can_share_loads(layer, view, vectors):
         return product
+    copy = pad_copy_ns(layer, view)
     if product == "shifted":
-        least = shifted_tiling(layer, vectors.max_blocks).ns + shift_copy_ns(layer) - pad_copy_ns(layer, view)
+        least = shifted_tiling(layer, vectors.max_blocks).ns + shift_copy_ns(layer)
     elif product == "rows":
-        least = conv_tiling(layer, view, flat, vectors.max_blocks).ns
-    else:
+        least = _MANY_ENTRIES * conv_tiling(layer, view, flat, vectors.max_blocks).ns + copy
+    else:  # these estimates have the copy in them
         least = _dense_ns(layer) if product == "dense" else _row_block_ns(layer)
-    return "quads" if quad_tiling(layer, view).ns < least else product
+    return "quads" if quad_tiling(layer, view).ns + copy < least else product
 
 
 def _can_share_loads(layer: Layer, view: Window, vectors: Vectors) -> bool:

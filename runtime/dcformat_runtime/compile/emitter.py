@@ -23,8 +23,8 @@ from dcformat_runtime.network import Layer, Network
 
 #: Estimated nanoseconds of a block of 16 multiply-adds, and of an operator's overhead.
 _BLOCK_NS, _OPERATOR_NS = 0.32, 15.0
-#: The same for a block of a dense product.
-_DENSE_BLOCK_NS = 0.16
+#: The same for a block of a dense product, and for each weight, which comes from memory if there are many.
+_DENSE_BLOCK_NS, WEIGHT_NS = 0.16, 0.06
 
 #: Maximum number of threads that compute an operator that needs a buffer for each.
 SCRATCHES = 4
@@ -181,6 +181,7 @@ class Emitter:
         assert isinstance(place, DensePlace)  # only one image has tables of another kind
         max_blocks = max(TILE_QUADS) if self.weights.vectors.max_blocks >= 12 else 1
         cost = loop.outer * loop.blocks * (place.rows * (place.columns * _DENSE_BLOCK_NS + 1.0))
+        cost += place.rows * place.columns * WEIGHT_NS
         self.emit(
             "dense_product", source, target, cost, **place._asdict(), unit=loop.unit, outer=loop.outer,
             source_outer=loop.source_outer, target_row=loop.target_row, target_outer=loop.target_outer, gap=loop.gap,

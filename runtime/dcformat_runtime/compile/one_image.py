@@ -9,7 +9,16 @@ from dcformat_runtime import isa
 from dcformat_runtime.compile.arena import ArenaBuffer, Planes
 from dcformat_runtime.compile.choices import ROW_BLOCK_NS, column_ns, has_row_blocks, is_depthwise, window_kernel
 from dcformat_runtime.compile.constants import ConvPlace, CsrPlace, QuadPlace, RowBlockPlace, ShiftedPlace, aligned
-from dcformat_runtime.compile.emitter import ENDLESS, SCRATCHES, CsrLoop, Emitter, Place, emit_pad_copy, pools_pairs
+from dcformat_runtime.compile.emitter import (
+    ENDLESS,
+    SCRATCHES,
+    WEIGHT_NS,
+    CsrLoop,
+    Emitter,
+    Place,
+    emit_pad_copy,
+    pools_pairs,
+)
 from dcformat_runtime.compile.shifts import quarters, shift_copies
 from dcformat_runtime.compile.tiling import is_split
 from dcformat_runtime.compile.weights import VectorTables
@@ -24,10 +33,10 @@ from dcformat_runtime.kernels.simd_widths import (
 )
 from dcformat_runtime.network import Layer
 
-#: Estimated nanoseconds of a block of 16 multiply-adds of a product of quads of sparse rows.
-_QUAD_BLOCK_NS = 0.2
-#: Estimated nanoseconds of a block of multiply-adds of a convolution that shifts its sums.
-_SHIFTED_NS = 0.2
+#: Estimated nanoseconds of an entry of a product of quads of sparse rows, and of each block of 16 multiply-adds.
+_QUAD_ENTRY_NS, _QUAD_BLOCK_NS = 0.1 + WEIGHT_NS, 0.2
+#: The same for a convolution that shifts its sums.
+_SHIFTED_ENTRY_NS, _SHIFTED_BLOCK_NS = 0.2 + 2 * WEIGHT_NS, 0.22
 
 
 class OneImage(Emitter):
@@ -84,7 +93,8 @@ class OneImage(Emitter):
         # Narrower vectors have registers for fewer sums.
         max_positions = max(ROW_BLOCK_POSITIONS) if max_blocks >= 12 else 6 if max_blocks >= 6 else 2
         self.emit(
-            "row_block_product", source, target, table.rows * table.columns * positions * ROW_BLOCK_NS / BLOCK,
+            "row_block_product", source, target,
+            table.rows * table.columns * (positions * ROW_BLOCK_NS / BLOCK + WEIGHT_NS),
             **table._asdict(), target_row=self.planes.step(shape), positions=positions, max_positions=max_positions,
             bounds=self.weights.bounds(layer), residual=self.residual(layer), scratch=scratch.at, scratches=SCRATCHES,
             scratch_step=step,
@@ -141,11 +151,12 @@ class OneImage(Emitter):
 
     def _quads(self, table: QuadPlace, source: int, target: Place, loop: CsrLoop, bounds: int) -> None:
         """Emit a product of quads of sparse rows and blocks."""
+        cost = table.entries * (_QUAD_ENTRY_NS + loop.blocks * _QUAD_BLOCK_NS)
         self.emit(
-            "quad_product", source, target, table.entries * loop.blocks * _QUAD_BLOCK_NS, rows=table.rows,
-            ends=table.ends, starts=table.starts, indices=table.indices, values=table.values, bias=table.bias,
-            target_row=loop.target_row, blocks=loop.blocks, max_blocks=max(QUAD_WIDTHS), line_blocks=loop.line_blocks,
-            width=loop.width, bounds=bounds, runs=table.runs, residual=loop.residual,
+            "quad_product", source, target, cost, rows=table.rows, ends=table.ends, starts=table.starts,
+            indices=table.indices, values=table.values, bias=table.bias, target_row=loop.target_row,
+            blocks=loop.blocks, max_blocks=max(QUAD_WIDTHS), line_blocks=loop.line_blocks, width=loop.width,
+            bounds=bounds, runs=table.runs, residual=loop.residual,
         )  # fmt: skip
 
     def _shifted(self, layer: Layer, table: ShiftedPlace, place: Place) -> None:
@@ -154,7 +165,7 @@ class OneImage(Emitter):
         source = self._cleared(layer) if buffer is None else buffer.at
         blocks = -(-prod(layer.conv_shape[1:]) // BLOCK)
         tiles = -(-blocks // table.max_blocks)
-        cost = table.entries * blocks * _SHIFTED_NS + table.rows * table.runs * tiles * 10.0
+        cost = table.entries * (_SHIFTED_ENTRY_NS + blocks * _SHIFTED_BLOCK_NS) + table.rows * table.runs * tiles * 10.0
         fields = {name: getattr(table, name) for name in ShiftedPlace._fields if name != "entries"}
         self.emit(
             "shifted_product", source, place, cost, **fields, target_row=self.planes.step(layer.conv_shape),

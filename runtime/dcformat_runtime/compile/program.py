@@ -1,19 +1,19 @@
 """Turns a network into a program (see `isa`): the order of work, the tables, the place of every value.
 
 A tile of images goes through two stages. The first runs for each group of images: one image (one lane), or 16 images,
-each in a lane. The second starts where only one value is needed and only vectors follow; it runs for the whole tile,
-with each image in a lane. Estimated costs decide which tile suits a number of images.
+each in a lane. The second starts where only one value is needed and only vectors, or small images, follow; it runs for
+the whole tile, with each image in a lane. Estimated costs decide which tile suits a number of images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf, prod
 
 import numpy as np
 
 from dcformat.errors import LimitError
-from dcformat.graph import Flatten
+from dcformat.graph import Conv, Flatten, Shape
 from dcformat_runtime import isa
 from dcformat_runtime.compile.arena import Arena, Homes, Planes, homes
 from dcformat_runtime.compile.constants import Constants
@@ -21,6 +21,7 @@ from dcformat_runtime.compile.many_images import ManyImages
 from dcformat_runtime.compile.one_image import OneImage
 from dcformat_runtime.compile.weights import Weights
 from dcformat_runtime.cpu import Vectors
+from dcformat_runtime.kernels.simd_widths import BLOCK
 from dcformat_runtime.network import Network
 from dcformat_runtime.program_record import Program, TilePlan
 
@@ -49,15 +50,14 @@ def lay_out(network: Network, weights: Weights, single: bool) -> tuple[int, list
     weights.room.skip(isa.HEADER)  # filled in when the addresses are known
     values: dict[bool, Homes] = {}  # of one image, and of many
     if single or runs_one_by_one(network):
-        cut, plans = len(network.layers), [TilePlan(1, 1)]
+        cuts = [(TilePlan(1, 1), len(network.layers))]
     else:
         values[False] = homes(network, Planes(False), weights.exact)
-        cut = _cut(network, values[False])
-        plans = _plans(network, cut)
-    if any(plan.lanes == 1 for plan in plans):
+        cuts = _plans(network, values[False])
+    if any(plan.lanes == 1 for plan, _ in cuts):
         values[True] = homes(network, weights.planes, weights.exact)
-    arena = max(_emit(network, cut, plan, weights, values) for plan in plans) + isa.SLACK
-    return arena, plans
+    arena = max(_emit(network, cut, plan, weights, values) for plan, cut in cuts) + isa.SLACK
+    return arena, [plan for plan, _ in cuts]
 
 
 def runs_one_by_one(network: Network) -> bool:
@@ -71,8 +71,8 @@ def check_words(floats: int) -> None:
         raise LimitError("running the network", got=f"{floats} floats", expected=f"at most {isa.MAX_WORD}")
 
 
-def _cut(network: Network, values: Homes) -> int:
-    """Return the first layer of the second stage, from which one value is needed and only vectors follow.
+def _cut(network: Network, values: Homes, fits: Callable[[Shape], bool]) -> int:
+    """Return the first layer of the second stage, from which one value is needed and all shapes fit.
 
     That value must lie where only the second stage reads it.
     """
@@ -85,8 +85,8 @@ def _cut(network: Network, values: Homes) -> int:
     needed, best = {network.output}, len(layers)
     for cut in range(len(layers) - 1, -1, -1):
         layer = layers[cut]
-        flat = isinstance(layer.node, Flatten) or all(len(shape) == 1 for shape in layer.in_shapes)
-        if not flat or len(layer.out_shape) != 1:
+        seen = [layer.out_shape] if isinstance(layer.node, Flatten) else [*layer.in_shapes, layer.out_shape]
+        if not all(map(fits, seen)):
             break
         needed.discard(layer.output)
         needed.update(layer.inputs)
@@ -95,15 +95,31 @@ def _cut(network: Network, values: Homes) -> int:
     return best
 
 
-def _plans(network: Network, cut: int) -> list[TilePlan]:
+def _is_vector(shape: Shape) -> bool:
+    return len(shape) == 1
+
+
+def _is_small(shape: Shape) -> bool:
+    """Return whether images of a shape leave much of a block of positions empty, but fill it as lanes."""
+    return prod(shape[1:]) <= BLOCK
+
+
+def _plans(network: Network, homes: Homes) -> list[tuple[TilePlan, int]]:
+    """Return the plans for many images, each with the first layer of its second stage."""
+    layers, cut = network.layers, _cut(network, homes, _is_vector)
     if cut == 0:
-        return [TilePlan(8, 8), TilePlan(16, 16), TilePlan(32, 32), TilePlan(64, 64)]
-    values = prod(network.input_shape) + sum(prod(layer.out_shape) for layer in network.layers[:cut])
-    if 16 * values > _LANES_LIMIT:
-        return [TilePlan(8, 1), TilePlan(64, 1)] if cut < len(network.layers) else [TilePlan(1, 1)]
-    if cut == len(network.layers):
-        return [TilePlan(1, 1), TilePlan(16, 16)]
-    return [TilePlan(8, 1), TilePlan(16, 16), TilePlan(32, 16), TilePlan(64, 16)]
+        return [(TilePlan(lanes, lanes), 0) for lanes in (8, 16, 32, 64)]
+    values = prod(network.input_shape) + sum(prod(layer.out_shape) for layer in layers[:cut])
+    if 16 * values <= _LANES_LIMIT:
+        if cut == len(layers):
+            return [(TilePlan(1, 1), cut), (TilePlan(16, 16), cut)]
+        plans = [(TilePlan(8, 1), cut), *((TilePlan(tile, 16), cut) for tile in (16, 32, 64))]
+    else:
+        plans = [(TilePlan(8, 1), cut), (TilePlan(64, 1), cut)] if cut < len(layers) else [(TilePlan(1, 1), cut)]
+    small = _cut(network, homes, _is_small)
+    if any(isinstance(layer.node, Conv) for layer in layers[small:cut]):
+        plans.append((TilePlan(16, 1), small))
+    return plans
 
 
 def _emit(network: Network, cut: int, plan: TilePlan, weights: Weights, values: Mapping[bool, Homes]) -> int:

@@ -27,7 +27,7 @@ _MANY = max(WIDTHS)
 #: a multiply-add of a block, and its load, which several rows may share, by the bytes that several quads read; the
 #: least time of both; and how much longer they take if loads cross cache lines.
 _QUAD_NS, _QUAD_BRANCHES_NS, _QUAD_LEARNING = 20.0, 20.0, 4.0
-_QUAD_ADD_NS, _QUAD_LEAST_NS = 0.03, 0.128
+_QUAD_ADD_NS, _QUAD_LEAST_NS = 0.03, 0.132
 _QUAD_LOAD_NS = tuple(1024 * kib for kib in (36, 48, 64, 128, 512)), (0.205, 0.225, 0.25, 0.28, 0.32)
 _QUAD_ACROSS = 1.25
 #: The same for rows of a convolution that shifts its sums: the end of a row in a run, each block of sums there, which

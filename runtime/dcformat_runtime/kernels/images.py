@@ -31,6 +31,7 @@ Array = npt.NDArray[Any]
 @device
 def pad_copy(a: Array, mem: Array, op: int, source: int, target: int, part: int, parts: int) -> None:
     """Copy an image with its padding, and each variant and phase of a stride by itself."""
+    # This function is long because it reads every field once, before the loops that share them.
     channels = word(mem, op + isa.PAD_COPY_CHANNELS)
     height = word(mem, op + isa.PAD_COPY_HEIGHT)
     width = word(mem, op + isa.PAD_COPY_WIDTH)
@@ -237,12 +238,13 @@ def _pool_one(a: Array, at: int, rows: int, cols: int, line: int, kind: int, sha
 
 
 @device
-def pool_all(a: Array, mem: Array, op: int, source: int, target: int) -> None:
+def pool_all(a: Array, mem: Array, op: int, source: int, target: int, part: int, parts: int) -> None:
     """Take the mean or maximum of each channel in four interleaved sums, whose order is the same for any batch."""
     n = word(mem, op + isa.GLOBAL_POOL_POSITIONS)
     lanes = word(mem, op + isa.GLOBAL_POOL_LANES)
     mean = word(mem, op + isa.GLOBAL_POOL_MEAN)
-    for c in range(word(mem, op + isa.GLOBAL_POOL_CHANNELS)):
+    channels = word(mem, op + isa.GLOBAL_POOL_CHANNELS)
+    for c in range(part * channels // parts, (part + 1) * channels // parts):
         for lane in range(lanes):
             at = source + c * word(mem, op + isa.GLOBAL_POOL_PLANE) * lanes + lane
             best = a[at]

@@ -203,6 +203,10 @@ def _run_parts(a: Array, mem: Array, op: int, source: int, target: int, exact: i
             copy_block(a, source + BLOCK * b, a, target + BLOCK * b)
     elif code == isa.POOL:
         pool(a, mem, op, source, target, part, parts)
+    elif code == isa.GLOBAL_POOL:
+        pool_all(a, mem, op, source, target, part, parts)
+    elif code == isa.SELL16_PRODUCT:
+        sell16_product(a, mem, op, source, target, 0, exact, part, parts)
     elif code == isa.MAP:
         run_elements(a, mem, op, target, part, parts)
     else:
@@ -214,9 +218,7 @@ def _run_parts(a: Array, mem: Array, op: int, source: int, target: int, exact: i
 def _run_whole(images: ImageRange, a: Array, mem: Array, op: int, source: int, target: int, exact: int) -> None:
     """Run an operator that cannot be cut."""
     code = word(mem, op + isa.CODE)
-    if code == isa.SELL16_PRODUCT:
-        sell16_product(a, mem, op, source, target, 0, exact)
-    elif code == isa.PERMUTE:
+    if code == isa.PERMUTE:
         permute_product(a, mem, op, source, target, exact)
     elif code == isa.CSC_PRODUCT:
         csc_product(a, mem, op, source, target, exact)
@@ -228,8 +230,6 @@ def _run_whole(images: ImageRange, a: Array, mem: Array, op: int, source: int, t
         _transpose(a, source, target, word(mem, op + isa.TRANSPOSE_FEATURES), word(mem, op + isa.TRANSPOSE_LANES))
     elif code == isa.SCATTER:
         _scatter(a, mem, op, source, target)
-    elif code == isa.GLOBAL_POOL:
-        pool_all(a, mem, op, source, target)
     elif code == isa.ADD:
         _add(a, mem, op, source, target)
     elif code == isa.CLIP:

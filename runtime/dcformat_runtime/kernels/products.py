@@ -162,8 +162,13 @@ def half_width(left: int, max_blocks: int) -> int:
 
 
 @device
-def sell16_product(a: Array, mem: Array, op: int, source: int, target: int, resume: int, exact: int) -> None:
-    """Multiply sparse rows by one vector, 16 rows at a time; if `resume` is set, add to the output."""
+def sell16_product(
+    a: Array, mem: Array, op: int, source: int, target: int, resume: int, exact: int, part: int, parts: int
+) -> None:
+    """Multiply sparse rows by one vector, 16 rows at a time; if `resume` is set, add to the output.
+
+    Each part takes every `parts`-th group of rows, which are sorted by length.
+    """
     indptr = word(mem, op + isa.SELL16_PRODUCT_INDPTR)
     indices = word(mem, op + isa.SELL16_PRODUCT_INDICES)
     values = word(mem, op + isa.SELL16_PRODUCT_VALUES)
@@ -172,15 +177,19 @@ def sell16_product(a: Array, mem: Array, op: int, source: int, target: int, resu
     wide = word(mem, op + isa.SELL16_PRODUCT_WIDE)
     order = word(mem, op + isa.SELL16_PRODUCT_ORDER)
     out = word(mem, op + isa.SELL16_PRODUCT_SCRATCH) if order else target
-    for g in range(word(mem, op + isa.SELL16_PRODUCT_GROUPS)):
+    groups = word(mem, op + isa.SELL16_PRODUCT_GROUPS)
+    rows = word(mem, op + isa.SELL16_PRODUCT_ROWS)
+    g = part
+    while g < groups:  # a range with a step could raise an error
         start = word(mem, indptr + g)
         end = word(mem, indptr + g + 1)
         at = BLOCK * g
         slots = Row(source, 1, indices, values, start, end)
         gather(a, mem, slots, bias + at, Sum(resume, 0, 0, bounds, exact), wide, out + at)
-    if order:
-        for r in range(word(mem, op + isa.SELL16_PRODUCT_ROWS)):
-            a[target + word(mem, order + r)] = a[out + r]
+        if order:
+            for r in range(at, min(at + BLOCK, rows)):
+                a[target + word(mem, order + r)] = a[out + r]
+        g += parts
 
 
 @device
@@ -200,7 +209,7 @@ def permute_product(a: Array, mem: Array, op: int, source: int, target: int, exa
         if any_nonzero(a, x):
             first = BLOCK * b * block_slots
             permute(a, mem, x, Slots(groups, each, indices + first // UINT8S, values + first), out)
-    sell16_product(a, mem, op, source, target, 1, exact)
+    sell16_product(a, mem, op, source, target, 1, exact, 0, 1)
 
 
 @device
@@ -211,7 +220,7 @@ def csc_product(a: Array, mem: Array, op: int, source: int, target: int, exact: 
     count = nonzeros(a, source, word(mem, op + isa.CSC_PRODUCT_FEATURES), found, limit)
     if count > limit:
         instead = word(mem, op + isa.CSC_PRODUCT_INSTEAD)
-        sell16_product(a, mem, instead, source, target, 0, exact)
+        sell16_product(a, mem, instead, source, target, 0, exact, 0, 1)
     else:
         dense = word(mem, op + isa.CSC_PRODUCT_COLUMNS)
         blocks = word(mem, op + isa.CSC_PRODUCT_BLOCKS)

@@ -13,6 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import config
 
+from dcformat.jit.compiler.ir_writer import pointer_name
 from dcformat_runtime import isa
 from dcformat_runtime.kernels.simd_widths import (
     BLOCK,
@@ -257,11 +258,6 @@ def _masked(w: Writer, array: Any, index: Any, count: Any, n: int) -> tuple[Any,
         w.at(array, w.b.sub(w.b.add(index, count), i64(1)), 1)
     pointer = w.b.bitcast(w.b.gep(array.data, [index]), vector(n).as_pointer())
     return pointer, w.lanes(count, n)
-
-
-def pointer_name(pointer: Any, kind: str) -> str:
-    """Return the part of an intrinsic's name that stands for a pointer, opaque or not."""
-    return "p0" if str(pointer.type) == "ptr" else f"p0{kind}"
 
 
 def rows_halves() -> Any:

@@ -6,11 +6,10 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import config
 
-from dcformat_runtime.kernels.simd_products import load_bounds, pointer_name, switch
+from dcformat_runtime.kernels.simd_products import load_bounds, switch
 from dcformat_runtime.kernels.simd_widths import BLOCK, COLUMN_WIDTHS, HALF, PERMUTE_SLOTS, UINT8S
-from dcformat_runtime.kernels.simd_writer import I1, I32, I64, U8S, U16S, Writer, helper, i64, vector
+from dcformat_runtime.kernels.simd_writer import I32, U8S, U16S, Writer, helper, i64, vector
 
 
 def gather() -> Any:
@@ -32,7 +31,7 @@ def gather() -> Any:
             else:
                 index = w.load(mem, w.plus(slots.indices, s, BLOCK), ir.VectorType(I32, BLOCK))
             value = w.load(mem, w.plus(slots.values, s, BLOCK), kind)
-            w.b.store(w.step(exactly, value, _gathered(w, a, slots.x, index), w.b.load(total)), total)
+            w.b.store(w.step(exactly, value, w.gather(a, slots.x, index), w.b.load(total)), total)
 
         def variant(narrow: bool) -> None:
             with w.b.if_else(w.flag(how.exact)) as (then, otherwise):
@@ -55,21 +54,6 @@ def gather() -> Any:
         w.store(w.clip(load_bounds(w, mem, how), w.b.load(acc[0])), a, y)
 
     return helper("AARiRii", types.void, write)
-
-
-def _gathered(w: Writer, array: Any, x: Any, index: Any) -> Any:
-    """Return the 16 floats at ``x + index``, with the target's gather instruction if it has one."""
-    kind = vector(BLOCK)
-    if config.BOUNDSCHECK:
-        for lane in range(BLOCK):
-            w.at(array, w.b.add(x, w.b.sext(w.b.extract_element(index, I32(lane)), I64)), 1)
-    base = w.b.gep(array.data, [x])
-    places = w.b.gep(base, [I32(0)])
-    # llvmlite does not know that a vector of indices gives a vector of pointers.
-    places.indices, places.operands, places.type = [index], [base, index], ir.VectorType(base.type, BLOCK)
-    name = f"llvm.masked.gather.v{BLOCK}f32.v{BLOCK}{pointer_name(base, 'f32')}"
-    mask = ir.Constant(ir.VectorType(I1, BLOCK), [1] * BLOCK)
-    return w.call(name, kind, places, I32(4), mask, ir.Constant(kind, None))
 
 
 def permute() -> Any:

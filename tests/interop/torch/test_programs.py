@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import pickle
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,8 @@ from dcformat_interop import UnfitError, import_pt2, read_pt2
 from dcformat_interop.torch_import import quiet
 from dcformat_runtime import Session
 from torch import Tensor, nn
+
+import dcformat
 
 MODEL, WEIGHTS = "models/model.json", "data/weights/model_weights_config.json"
 
@@ -97,6 +101,23 @@ def test_a_program_is_read_and_checked(program: Path) -> None:
     y = np.ones((2, 4), np.float32)
     found = session({"x": np.zeros((2, 1, 5, 5), np.float32), "y": y})
     np.testing.assert_array_equal(found["rest.0"], [[1, 2, 3, 4]] * 2)
+
+
+def test_pytorch_makes_its_table_of_functions_once(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes the table from the sources of hundreds of functions."""
+    expected = dcformat.dumps(import_pt2(program).model)
+    read, source = list[object](), inspect.getsource
+
+    def getsource(item: Any) -> str:
+        read.append(item)
+        return source(item)
+
+    monkeypatch.setattr(inspect, "getsource", getsource)
+    assert dcformat.dumps(import_pt2(program).model) == expected
+    assert len(read) < 50
+    monkeypatch.setitem(sys.modules, "torch.onnx._internal.exporter._registration", None)
+    assert dcformat.dumps(import_pt2(program).model) == expected
+    assert len(read) > 200
 
 
 def test_nothing_is_unpickled_or_evaluated(program: Path, tmp_path: Path) -> None:

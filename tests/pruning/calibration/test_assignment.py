@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from dcformat_pruning.calibration.assignment import Problem, assign, code_bits, estimated_bits
+from dcformat_pruning.calibration.assignment import Problem, assign, code_bits, estimated_bits, on_support
 
 Floats = npt.NDArray[np.float64]
 
@@ -52,6 +52,27 @@ def test_a_mask_and_a_correction_beat_a_mask_alone() -> None:
     made = assign(problem._replace(allowed=largest), 0.0, [1 / 64])
     assert not made.values[~largest].any()
     assert made.error < 0.85 * problem.error(np.where(largest, problem.weights, 0))
+
+
+def test_the_weights_that_stay_make_up_for_those_that_go() -> None:
+    """Against the normal equations, solved with the other columns struck out."""
+    problem = correlated()
+    allowed = np.abs(problem.weights) >= np.median(np.abs(problem.weights))
+    allowed[0], allowed[1] = False, True
+    found = on_support(problem.weights, problem.hessians, allowed)
+    assert not found[~allowed].any()
+    np.testing.assert_allclose(found[1], problem.weights[1], rtol=0, atol=1e-9)
+    gradient = (found - problem.weights) @ problem.hessians[0]
+    damping = 0.01 * np.diagonal(problem.hessians[0]).mean() * (found - problem.weights)
+    np.testing.assert_allclose((gradient + damping)[allowed], 0, atol=1e-9)
+    assert problem.error(found) < 0.75 * problem.error(np.where(allowed, problem.weights, 0))
+
+
+def test_rows_of_several_blocks_meet_their_own_inputs() -> None:
+    hessians = np.array([[[2.0, 1.0], [1.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]]])
+    allowed = np.array([[True, False], [True, False]])
+    found = on_support(np.ones((2, 2)), hessians, allowed)
+    np.testing.assert_allclose(found, np.array([[1 + 1 / 2.015, 0], [1, 0]]), atol=1e-9)
 
 
 def test_a_higher_price_takes_fewer_bits_and_makes_more_error() -> None:

@@ -15,6 +15,7 @@ from dcformat_pruning.calibration import (
     GoalError,
     compress_calibrated,
 )
+from dcformat_pruning.calibration.post_training import Calibrated
 from dcformat_runtime import InputError
 
 import dcformat
@@ -109,6 +110,27 @@ def test_a_density_is_an_upper_limit(classifier: Model, pictures: dict[str, Any]
     entries, size = (sum(count) for count in zip(*((np.count_nonzero(w), w.size) for w in weights), strict=True))
     assert entries <= 0.5 * size + (4 if criterion == "wanda" else 1)
     assert made.density == pytest.approx(entries / size)
+
+
+def test_rows_have_scales_of_their_own_where_these_pay() -> None:
+    """Pruning by magnitude takes most of the variance of channels."""
+    rng = np.random.default_rng(1)
+    nodes = (Linear((0,), "v", "a"), ReLU((1,)), Linear((2,), "w", "b"), Softmax((3,)))
+    shapes = {"v": (48, 96), "a": (48,), "w": (8, 48), "b": (8,)}
+    tensors = {
+        name: dcformat.from_dense(name, (3 * rng.standard_normal(shape) * shape[-1] ** -0.5).astype(np.float32))
+        for name, shape in shapes.items()
+    }
+    model = Model(tensors, Graph.sequential((96,), nodes))
+    x = {"input": rng.standard_normal((100, 96)).astype(np.float32)}
+
+    def scales(price: float) -> int:
+        options = CalibrationOptions(density=0.15, criterion="magnitude")
+        rows = dense(Calibrated(model, x, options).attempt(price).model)["v"]
+        return len({float(np.abs(row[row != 0]).min()) for row in rows if row.any()})
+
+    assert scales(1e-6) > 24
+    assert scales(1e-3) < 4
 
 
 def test_labels_of_a_sigmoid_that_are_never_likely_stay_so() -> None:
