@@ -123,6 +123,8 @@ def forms(tensor: Tensor, mode: Mode) -> list[Tensor]:
         least = min(bits for bits, _, _ in weighed)
         weighed = [entry for entry in weighed if entry[0] <= least + least / _MARGIN + _SLACK]
     kinds = [(sparse, has_codebook) for _, sparse, has_codebook in weighed]
+    if mode == "tiny" and tensor.dtype == "int8" and 2 * tensor.nnz >= tensor.size and (False, False) not in kinds:
+        kinds.append((False, False))  # Coder 6 predicts integers from each other, which no estimate sees.
     if mode == "fast" and (False, False) in kinds and not has_many_zeros(tensor) and _has_gaps(tensor):
         kinds = [kind for kind in kinds if kind != (True, False)]
     return [

@@ -13,6 +13,7 @@ import numpy as np
 
 from dcformat_runtime.kernels import control as words
 from dcformat_runtime.program_record import Program, TilePlan, aligned_zeros
+from dcformat_runtime.sharing_gain import SharingGain
 
 if TYPE_CHECKING:
     from dcformat_runtime.weight_matrices import Floats, Ints
@@ -35,6 +36,7 @@ class _Runner:
         self.program = program
         self.mem = program.mem
         self.idle: list[Floats] = []
+        self.gain = SharingGain()
 
     def take(self) -> Floats:
         try:
@@ -110,12 +112,8 @@ class ProgramEngine:
         y = _empty((n, self._outputs), _FLOAT32)
         if n == 1:
             runner = self._runners.get(True) or self._runner(True)
-            pool = _worker_pool() if self._is_shared(runner.program) else None
-            if pool is not None and pool.take():
-                try:
-                    self._together(pool, runner, x, y)
-                finally:
-                    pool.give()
+            if self._is_shared(runner.program):
+                self._one_image(runner, x, y)
             else:
                 self._part(runner, x, y, _WHOLE, 0)
         elif n:
@@ -141,6 +139,21 @@ class ProgramEngine:
                 if (single or self.alike) and not self._is_shared(program):
                     self._one = self._runners[True].idle, program.mem
             return self._runners[single]
+
+    def _one_image(self, runner: _Runner, x: Floats, y: Floats) -> None:
+        """Run one image, with other threads if that pays and they are free."""
+        gain = runner.gain
+        pool = _worker_pool() if gain.is_next_shared() else None
+        start = perf_counter()
+        if pool is not None and pool.take():
+            try:
+                self._together(pool, runner, x, y)
+            finally:
+                pool.give()
+            gain.add_shared(perf_counter() - start)
+        else:
+            self._part(runner, x, y, _WHOLE, 0)
+            gain.add_alone(perf_counter() - start)
 
     def _many(self, x: Floats, y: Floats) -> None:
         runner = self._runners.get(False) or self._runner(False)
