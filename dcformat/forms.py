@@ -94,12 +94,12 @@ def _with_tables(tensor: Tensor, mode: Mode) -> list[tuple[Tensor, bytes]]:
     """Return the tensor with a payload of coder 5, if places along an axis have codebooks or scales of their own."""
     if not 2 <= tensor.size <= MAX_SIZE or uniform_bits(tensor) is not None:
         return []
-    most = MAX_CODES if mode == "fast" else _FEW_VALUES
-    if tensor.codebook is not None and len(tensor.codebook) + tensor.is_sparse <= most:
-        return []  # One codebook for all places is as good, or hardly larger than tables.
+    few = MAX_CODES if mode == "fast" else _FEW_VALUES
+    if tensor.codebook is not None and len(tensor.codebook) + tensor.is_sparse <= few:
+        return []  # One codebook for all places is as good, as `found_in` would find after sorting all of them.
     is_sparse = tensor.nnz * _FEW_ZEROS <= tensor.size * (_FEW_ZEROS - 1)
     plain = _converted(tensor, is_sparse, shared=False)
-    found = found_in(plain)
+    found = found_in(plain, few)
     if found is None:
         return []
     codes = found.codes
@@ -123,6 +123,8 @@ def forms(tensor: Tensor, mode: Mode) -> list[Tensor]:
         least = min(bits for bits, _, _ in weighed)
         weighed = [entry for entry in weighed if entry[0] <= least + least / _MARGIN + _SLACK]
     kinds = [(sparse, has_codebook) for _, sparse, has_codebook in weighed]
+    if mode == "tiny" and tensor.dtype == "int8" and 2 * tensor.nnz >= tensor.size and (False, False) not in kinds:
+        kinds.append((False, False))  # Coder 6 predicts integers from each other, which no estimate sees.
     if mode == "fast" and (False, False) in kinds and not has_many_zeros(tensor) and _has_gaps(tensor):
         kinds = [kind for kind in kinds if kind != (True, False)]
     return [

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
-from dcformat.codecs import Mode, context_writer, packed, packed_writer
+from dcformat.codecs import Mode, context_writer, packed, packed_writer, prediction
 from dcformat.codecs.chunk_readers import chunk_reader
 from dcformat.codecs.codebooks import write_codebook
 from dcformat.codecs.csr_view import CsrView, index_dtype
@@ -29,8 +29,8 @@ from dcformat.codecs.payload_layout import (
     parse_chunk,
 )
 from dcformat.codecs.payload_reader import read_chunk
+from dcformat.codecs.payload_writer import encode_values
 from dcformat.codecs.rangecoder import Encoder
-from dcformat.codecs.value_block_writer import write_block
 from dcformat.contents import TensorInfo
 from dcformat.contents_writer import EntryHead
 from dcformat.cursor import varint
@@ -207,7 +207,7 @@ def survey(elements: Elements, mode: Mode, pieces: Iterable[Array] | None = None
     form, payload = smallest(_trial(elements), mode)
     sparse = form.is_sparse or (form.is_constant and 2 * counts.nonzero < counts.size)
     codebook, uses = counts.codebook(sparse) if form.codebook is not None else (None, np.zeros(0, np.int64))
-    coding = _coding(Coding.of(payload[0]), sparse, codebook is not None)
+    coding = _coding(Coding.of(payload[0]), sparse, codebook is not None, prod(shape[1:]))
     forms = (layout.FORM_DENSE, layout.FORM_DENSE_SHARED, layout.FORM_SPARSE, layout.FORM_SPARSE_SHARED)
     codebook_size = 0 if codebook is None else len(codebook)
     head = EntryHead(
@@ -262,9 +262,11 @@ def _trial(elements: Elements) -> Tensor:
     return from_dense(elements.name, rows, elements.dtype, elements.scale, exact=True)
 
 
-def _coding(tried: Coding, sparse: bool, shared: bool) -> Coding:
-    """Return the coding of all rows, given the best one of some rows."""
+def _coding(tried: Coding, sparse: bool, shared: bool, length: int) -> Coding:
+    """Return the coding of all rows, which have `length` elements, given the best one of some rows."""
     if not sparse and not shared:
+        if tried.coder == layout.CODER_PREDICTION and prediction.suits(1, length):
+            return Coding(tried.coder)
         raw = tried.coder == layout.CODER_RAW and not tried.blocks
         return Coding(layout.CODER_RAW if raw else layout.CODER_PLANES)
     is_context = tried.coder in (layout.CODER_ADAPTIVE, layout.CODER_MIXING)
@@ -337,9 +339,8 @@ def _encoded(part: Tensor, found: Survey, shape: tuple[int, ...], *, begins: boo
         return packed_writer.encode_chunk(part, found.coding, found.plan, found.mode)
     if found.coding.coder in (layout.CODER_ADAPTIVE, layout.CODER_MIXING):
         return context_writer.encode_chunk(part, found.coding, found.mode, begins=begins)
-    if found.coding.coder == layout.CODER_RAW:
-        return part.data.tobytes()
-    return write_block(part.data, part.dtype, found.mode, (part.shape[0], *shape[1:]))
+    rows = part.data.reshape(part.shape)
+    return encode_values(rows, part.dtype, found.coding, found.mode, (part.shape[0], *shape[1:]))
 
 
 def _compare(made: Tensor, part: Tensor) -> None:

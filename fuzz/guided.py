@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("", "runtime", "cli", "pruning
 
 _KERNELS = (
     "adaptive_kernels", "codebooks", "grid", "huffman", "index", "mixer", "mixing_kernels", "nonempty_kernels",
-    "rangecoder", "values", "words",
+    "prediction_kernels", "rangecoder", "values", "words",
 )  # fmt: skip
 _python = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 _exclude = ["dcformat.jit", *(() if _python else (f"dcformat.codecs.{name}" for name in _KERNELS))]

@@ -14,6 +14,7 @@ import numpy as np
 
 import dcformat
 from dcformat import graph as ops
+from dcformat.dense import from_dense
 from dcformat.graph import Graph, Node, Preprocessing, Shape
 from dcformat.model import Model, SelfTest, Tensor
 from fuzz import container
@@ -32,9 +33,19 @@ def seeds(more: Path | None = None, models: int = 60) -> tuple[list[bytes], list
     given = sorted(more.rglob("*.dcf")) if more is not None else []
     made = [data for _, data in (*vectors(), *large_vectors())]
     made += [model_file(Random(number)) for number in range(models)]
+    made += _long_planes()
     raw = list(dict.fromkeys((*made, *(path.read_bytes() for path in (*frozen, *given)))))
     raw = [data for data in raw if len(data) <= LARGEST]
     return raw, [file for data in raw for file in _parsed(data)]
+
+
+def _long_planes() -> Iterator[bytes]:
+    """Yield small files with planes so long that many states of rANS take turns; in the second, rows share tables."""
+    rare = np.random.default_rng(0).random((64, 1050)) < 0.05
+    odd = np.arange(64)[:, None] % 2 == 1
+    one, several = (Model({"w": from_dense("w", (3 + bits).astype(np.uint8), "uint8")}) for bits in (rare, rare ^ odd))
+    yield dcformat.dumps(one, mode="fast")
+    yield dcformat.dumps(several, mode="small")
 
 
 def _parsed(data: bytes) -> Iterator[File]:

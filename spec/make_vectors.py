@@ -28,6 +28,7 @@ from generator import (  # noqa: E402
     modelled,
     payloads,
     planes,
+    predicted,
     samples,
     written,
 )  # fmt: skip
@@ -51,6 +52,7 @@ def valid() -> Iterator[Valid]:
     yield from modelled.valid_modelled()
     for name, ids, item in planes.valid_planes():
         yield samples.valid(name, [item], ids=ids)
+    yield from predicted.valid_predicted()
     yield from boundaries.valid_boundaries()
     yield from (made for made, _ in graph_runs.runs())
     yield from written.valid_written()
@@ -66,6 +68,7 @@ def invalid() -> Iterator[Invalid]:
     yield from payloads.invalid_payloads()
     yield from broken_planes.invalid_planes()
     yield from lies.invalid_modelled()
+    yield from predicted.invalid_predicted()
     yield from boundaries.invalid_boundaries()
     yield from deltas.invalid_deltas()
 

@@ -44,7 +44,7 @@ MEMORY = 3 << 30
 #: Seconds from which a vector is slow. The lines that a slow vector reaches are not recorded. It runs last, and only
 #: for mutants of constants and of these modules, which need long streams or large counts.
 SLOW = 0.3
-LONG_STREAMS = {"coders", "text", "mixing", "planes"}
+LONG_STREAMS = {"coders", "text", "mixing", "prediction", "planes"}
 
 
 # ------------------------------------------------------------------------------------------------- running

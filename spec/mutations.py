@@ -11,8 +11,8 @@ from types import CodeType
 SPEC = Path(__file__).parent
 #: The modules, in the order in which they import each other.
 MODULES = (
-    "reader", "digest", "coders", "text", "mixing", "planes", "packed", "deltas", "payloads", "shapes", "graph",
-    "decoder",
+    "reader", "digest", "coders", "text", "mixing", "prediction", "planes", "packed", "deltas", "payloads", "shapes",
+    "graph", "decoder",
 )  # fmt: skip
 #: The functions of the command line, which do not decode.
 LEFT_OUT = {"main"}

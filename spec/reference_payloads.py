@@ -8,10 +8,11 @@ from reference_coders import BITS, CodeSymbols, RangeDecoder, adaptive_chunk, de
 from reference_mixing import mixed_chunk
 from reference_packed import Bits, Code, canonical, code_lengths, planes
 from reference_planes import read_tables_by_place, value_block
+from reference_prediction import predicted_chunk
 from reference_reader import Entry, Reader, Tensor, check
 
 CONSTANT, DENSE, DENSE_SHARED, SPARSE, SPARSE_SHARED = range(5)
-FIXED, HUFFMAN, ADAPTIVE, MIXING, PLANES, TABLES = range(6)
+FIXED, HUFFMAN, ADAPTIVE, MIXING, PLANES, TABLES, PREDICTION = range(7)
 FOUR_STREAMS_FROM = 4096
 MAX_PAYLOAD = 1 << 41
 #: This decoder's own limit, because it is for small files.
@@ -73,7 +74,7 @@ def decode_payload(reader: Reader, entry: Entry) -> Tensor:
     """Section 6: a whole payload."""
     check(entry.stored <= MAX_STORED, "E07", "[T11] more values than this decoder has memory for")
     coding = reader.u8()
-    check(coding & 15 <= TABLES, "E02", "[P1] an unknown coder")
+    check(coding & 15 <= PREDICTION, "E02", "[P1] an unknown coder")
     positions: list[int] | None = None
     if entry.form == CONSTANT:
         check(coding == 0, "E08", "[P2] the coding byte of a constant")
@@ -100,7 +101,8 @@ def read_coding(byte: int, entry: Entry) -> Coding:
     need = beside and (coder <= HUFFMAN or entry.dtype not in BITS)
     check(coding.blocks or not need, "E08", "[P2] no blocks")
     check(coder != TABLES or not (coding.shared or coding.transposed), "E08", "[P2] tables for this tensor")
-    check(form != DENSE or not coding.transposed, "E08", "[P2] transposed")
+    check(form != DENSE or coder == PREDICTION or not coding.transposed, "E08", "[P2] transposed")
+    check(coder != PREDICTION or (form == DENSE and entry.dtype == "int8"), "E08", "[P2] prediction")
     if coding.every:
         check(form == SPARSE_SHARED and entry.codebook < 1 << 16, "E08", "[P2] every element")
         check(entry.rows * entry.columns <= (1 << 16) + 64 * entry.stored, "E06", "[P14] every element of too many")
@@ -210,7 +212,9 @@ def decode_chunk(data: bytes, coding: Coding, lines: int, stored: int, first: bo
         if first:
             read_codebook(coder, coding)
         places, codes = modelled_chunk(coder, coding, lines, stored)
-        if entry.form == DENSE or (entry.form == SPARSE and values is None):
+        if coding.coder == PREDICTION:
+            values = predicted_chunk(coder, lines, coding.length)
+        elif entry.form == DENSE or (entry.form == SPARSE and values is None):
             values = decode_values(coder, entry.dtype, len(places)) if places else []
         coder.end()
     return places, [coding.codebook[code] for code in codes] if values is None else values

@@ -24,7 +24,7 @@ _FILE, _CONTENTS, _PAYLOADS, _DIGEST = "2 File", "3 Contents", "6 Payloads", "7 
 _CHUNKS = {
     layout.CODER_RAW: "6.2 Packed chunks", layout.CODER_HUFFMAN: "6.2 Packed chunks",
     layout.CODER_ADAPTIVE: "coders.md", layout.CODER_MIXING: "coders.md", layout.CODER_PLANES: "6.4 Value blocks",
-    layout.CODER_TABLES: "6.5 Tables by place",
+    layout.CODER_TABLES: "6.5 Tables by place", layout.CODER_PREDICTION: "coders.md",
 }  # fmt: skip
 
 

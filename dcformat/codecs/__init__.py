@@ -1,7 +1,7 @@
 """Coders of a tensor's payload, by id (spec, "Payloads").
 
 Codes and positions have the coders 0 (fixed width), 1 (Huffman), 2 (adaptive binary) and 3 (mixing); values without a
-codebook also have 4 (planes) and 5 (tables).
+codebook also have 4 (planes), 5 (tables) and, if they are int8, 6 (prediction).
 
 Reading goes from `payload_layout` (a payload's parts) to `payload_reader` and to `chunk_readers`, which decode chunks.
 Writing goes from `payload_writer` to `packed_writer` (coders 0 and 1) and `context_writer` (coders 2 and 3).
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dcformat.codecs.csr_view import CsrView
     from dcformat.codecs.rangecoder import Decoder, Encoder
 
-#: The coders that a writer may use: 0 and 1; 0 to 2; 0 to 3.
+#: The coders that a writer may use: `tiny` allows all, `small` all but 3 and 6, `fast` all but 2, 3 and 6.
 Mode = Literal["fast", "small", "tiny"]
 MODES: tuple[Mode, ...] = ("fast", "small", "tiny")
 #: The bridge over long runs of zeros: an escape, or a filler entry as in Deep Compression.
@@ -33,6 +33,7 @@ CODER_NAMES = {
     layout.CODER_MIXING: "mixing",
     layout.CODER_PLANES: "planes",
     layout.CODER_TABLES: "tables",
+    layout.CODER_PREDICTION: "prediction",
 }
 
 

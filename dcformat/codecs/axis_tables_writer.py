@@ -31,6 +31,9 @@ _LEAST, MAX_SIZE = 3, 1 << 24
 _SAMPLE, _BEGINNING = 16, 1 << 12
 #: The steps of a float32 around an estimate of a scale that are tried.
 _STEPS = range(-3, 4)
+#: The places that such scales give are at most this far from those of the estimate: relative to them, and where numbers
+#: are denormal.
+_CLOSE, _SMALLEST = 2.0**-20, 2.0**-138
 
 
 class AxisCodes(NamedTuple):
@@ -68,10 +71,16 @@ class AxisCodes(NamedTuple):
         return front + b"".join(varint(len(block)) + block for block in blocks)
 
 
-def found_in(tensor: Tensor) -> AxisCodes | None:
+def found_in(tensor: Tensor, few: int = MAX_CODES) -> AxisCodes | None:
     """Return a validated plain tensor as codes and tables that are worth coding, or None if it has no such structure.
 
     All elements of a dense tensor count. The zeros that a sparse tensor leaves out belong to no codebook.
+
+    Parameters
+    ----------
+    tensor : Tensor
+    few : int
+        Scales are not worth coding if the tensor has at most so many distinct values, which a codebook holds.
     """
     if tensor.codebook is not None or not 2 * _LEAST <= tensor.size <= MAX_SIZE or tensor.is_constant:
         return None
@@ -91,10 +100,11 @@ def found_in(tensor: Tensor) -> AxisCodes | None:
         if best is None or first.nbytes * size < best.first.nbytes * best.size:
             in_order = codes.reshape(lines, -1, inner).transpose(1, 0, 2).reshape(-1)
             best = AxisCodes(kind, inner, lines, size, first, second, _codes(tensor, in_order))
-    if best is None or best.kind == SCALES:
-        return best
-    # One codebook for the whole tensor is as good if its codes have eight bits too, and readers can use it.
-    return None if len(np.unique(bit_patterns(dense))) <= MAX_CODES else best
+    # One codebook for the whole tensor is better than one for each place if its codes have eight bits too, and readers
+    # can use it.
+    if best is not None and len(np.unique(bit_patterns(dense))) <= (few if best.kind == SCALES else MAX_CODES):
+        return None
+    return best
 
 
 def _axes(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
@@ -202,8 +212,13 @@ def _scales(places: Array) -> tuple[int, int, Array, Array, Array] | None:
 def _fitting(places: Array, largest: Array, unit: Array) -> tuple[Array, Array]:
     """Return float32 scales near `unit`, 0 where there is none, and the integers by which they give places exactly."""
     numbers = np.rint(places / unit[:, None]).astype(np.int64)
-    estimate = (largest / np.rint(largest / unit)).astype(np.float32)
+    exact = largest / np.rint(largest / unit)
     scales = np.zeros(len(places), np.float32)
+    # Most units are wrong, and give other places than any scale near a right one would.
+    apart = np.abs(exact[:, None] * numbers - places)
+    if not (apart <= _CLOSE * np.abs(places) + _SMALLEST).all(axis=1).any():
+        return scales, numbers
+    estimate = exact.astype(np.float32)
     for offset in sorted(_STEPS, key=abs):
         tried = (estimate.view(np.int32) + offset).view(np.float32)
         made = (tried[:, None].astype(np.float64) * numbers).astype(np.float32)

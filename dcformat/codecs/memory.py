@@ -32,6 +32,8 @@ _CONTENTS_OBJECTS, _NODE_OBJECTS, _TEXT_OBJECTS = 42, 160, 16
 _CONTENTS_FREE = 4 << 20
 #: Length of the longest line for which coders 2 and 3 keep a state for each column.
 _CONTEXT_STATE = 1 << 20
+#: Bytes of the bit models, mixers and other arrays of coder 6, without its columns.
+_PREDICTION = 1 << 16
 #: Maximum number of elements that coders 2 and 3 code one by one.
 _MAX_CELLS = 1 << 28
 
@@ -101,6 +103,8 @@ def _passing(payload: ParsedPayload, chunk: Chunk) -> int:
     # Values take two copies and a mask, or integers, their products, and an array to compare these with.
     raw = packed or payload.coding.blocks or payload.coding.coder == layout.CODER_PLANES
     values = chunk.stored * (2 * item + 1 if raw else 3 * item + 17) if item else 0
+    if payload.coding.coder == layout.CODER_PREDICTION:
+        return size + _PREDICTION + 8 * payload.length
     if payload.is_plain:
         return size + values
     dense = info.form == "dense" or payload.coding.every_element

@@ -35,7 +35,9 @@ Bytes = npt.NDArray[np.uint8]
 
 _STREAMED = frozenset(layout.DTYPES[: layout.KERNEL_DTYPES])
 #: The coders of a dense tensor without a codebook.
-_FOR_VALUES = (layout.CODER_RAW, layout.CODER_ADAPTIVE, layout.CODER_PLANES, layout.CODER_TABLES)
+_FOR_VALUES = (
+    layout.CODER_RAW, layout.CODER_ADAPTIVE, layout.CODER_PLANES, layout.CODER_TABLES, layout.CODER_PREDICTION,
+)  # fmt: skip
 
 
 def has_streams(dtype: str) -> bool:
@@ -72,7 +74,7 @@ class Coding:
     @property
     def is_quick(self) -> bool:
         """Whether no bit depends on adaptive models."""
-        return self.coder not in (layout.CODER_ADAPTIVE, layout.CODER_MIXING)
+        return self.coder not in (layout.CODER_ADAPTIVE, layout.CODER_MIXING, layout.CODER_PREDICTION)
 
     @property
     def has_blocks(self) -> bool:
@@ -110,12 +112,13 @@ class Coding:
             (self.every_element and not (sparse and shared and info.codebook_size < layout.MAX_CODEBOOK))
             or (self.fillers and not (sparse and 0 < info.codebook_size < 256 and self.is_packed))
             or (self.fillers and self.every_element)
-            or (self.transposed and not sparse and not shared)
+            or (self.transposed and not sparse and not shared and self.coder != layout.CODER_PREDICTION)
             or (info.form == "dense" and not shared and self.coder not in _FOR_VALUES)
             or (self.blocks and not self._has_values(info))
             or (self._has_values(info) and not self.blocks and (self.is_packed or not has_streams(info.dtype)))
             or (self.coder == layout.CODER_PLANES and (sparse or shared))
             or (self.coder == layout.CODER_TABLES and (shared or self.transposed))
+            or (self.coder == layout.CODER_PREDICTION and (sparse or shared or info.dtype != "int8"))
             or (self.coder == layout.CODER_ADAPTIVE and not sparse and not has_streams(info.dtype))
         )
 

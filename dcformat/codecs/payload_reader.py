@@ -119,8 +119,8 @@ def _read_plain(payload: ParsedPayload, threads: int) -> Array:
     def read(place: tuple[Chunk, Array]) -> None:
         # Decode chunks into their final places, as `_read_sparse` does.
         chunk, part = place
-        if payload.coding.coder == layout.CODER_ADAPTIVE:
-            _read_value_stream(chunk, info, part)
+        if payload.coding.coder in (layout.CODER_ADAPTIVE, layout.CODER_PREDICTION):
+            _read_value_stream(payload, chunk, part)
         elif block_values(payload, chunk, part) is None:
             part[:] = raw_values(chunk.data, chunk.stored, info.dtype)
 
@@ -130,16 +130,23 @@ def _read_plain(payload: ParsedPayload, threads: int) -> Array:
         start += chunk.stored
     for _ in _each(read, places, threads):
         pass
+    if payload.coding.transposed:
+        out = np.ascontiguousarray(out.reshape(payload.lines, payload.length).T).reshape(-1)
     return out
 
 
-def _read_value_stream(chunk: Chunk, info: TensorInfo, out: Array) -> None:
+def _read_value_stream(payload: ParsedPayload, chunk: Chunk, out: Array) -> None:
     if not chunk.stored:
         if len(chunk.data):
             raise StreamError("values", got=counted(len(chunk.data), "byte"), expected="none for no values")
         return
     decoder = Decoder(chunk.data)
-    out[:] = coded_values(decoder, chunk, info)
+    if payload.coding.coder == layout.CODER_PREDICTION:
+        from dcformat.codecs import prediction  # few files use coder 6
+
+        prediction.decode(decoder, out.reshape(chunk.lines, payload.length))
+    else:
+        out[:] = coded_values(decoder, chunk, payload.info)
     decoder.finish()
 
 

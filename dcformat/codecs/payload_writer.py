@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
-from dcformat.codecs import Mode, RelativeIndex, context_writer, packed_writer
+from dcformat.codecs import Mode, RelativeIndex, context_writer, packed_writer, prediction, prediction_writer
 from dcformat.codecs.payload_layout import Coding, chunk_bounds, chunk_lines, chunk_table, has_streams
 from dcformat.codecs.rangecoder import Encoder
 from dcformat.codecs.value_block_writer import write_block
@@ -31,6 +31,8 @@ _FAST_STREAM, _MOST_STREAM = 1 << 9, 1 << 14
 #: In `small`, adaptive coding of at least _LARGE entries must save one byte in SLOWER, because it takes ten times as
 #: long to decode.
 _LARGE, SLOWER = 1 << 16, 200
+#: The codings of coder 6: by rows and by columns.
+_PREDICTIONS = (Coding(layout.CODER_PREDICTION), Coding(layout.CODER_PREDICTION, transposed=True))
 #: In `fast`, a payload along the columns must save one byte in this many, because it takes time to transpose it back.
 _TRANSPOSING = 256
 
@@ -101,6 +103,8 @@ def codings(tensor: Tensor) -> Iterator[Coding]:
         yield from (Coding(layout.CODER_RAW), Coding(layout.CODER_PLANES))
         if has_streams(tensor.dtype):
             yield Coding(layout.CODER_ADAPTIVE)
+        if tensor.dtype == "int8":
+            yield from _PREDICTIONS
         return
     shared = tensor.is_sparse and tensor.codebook is not None
     blocks = tensor.is_sparse and not shared
@@ -130,6 +134,10 @@ def _smallest_values(tensor: Tensor, mode: Mode) -> bytes:
     best = encode_payload(tensor, Coding(layout.CODER_PLANES), mode=mode)
     if has_streams(tensor.dtype) and tensor.size <= (_FAST_STREAM if mode == "fast" else _MOST_STREAM):
         best = min(best, encode_payload(tensor, Coding(layout.CODER_ADAPTIVE)), key=len)
+    if mode == "tiny" and tensor.dtype == "int8":
+        lengths = (tensor.columns, tensor.rows)
+        fitting = (coding for coding, length in zip(_PREDICTIONS, lengths, strict=True) if prediction.suits(1, length))
+        best = min([best, *(encode_payload(tensor, coding) for coding in fitting)], key=len)
     raw_bytes = len(_front(Coding(layout.CODER_RAW), 0)) + tensor.size * STORAGE[tensor.dtype].itemsize
     return best if len(best) < raw_bytes else encode_payload(tensor, Coding(layout.CODER_RAW), 0)
 
@@ -139,19 +147,28 @@ def _front(coding: Coding, lines_each: int) -> bytes:
 
 
 def _encode_values(tensor: Tensor, coding: Coding, lines_each: int | None, mode: Mode) -> bytes:
+    matrix = tensor.data.reshape(tensor.rows, tensor.columns)
+    matrix = matrix.T if coding.transposed else matrix
     if lines_each is None:
-        lines_each = chunk_lines(tensor.rows, tensor.size, tensor.size, _VALUES_CHUNK)
+        lines_each = chunk_lines(len(matrix), tensor.size, tensor.size, _VALUES_CHUNK)
     chunks = []
-    for first, last in chunk_bounds(tensor.rows, lines_each):
-        part = np.ascontiguousarray(tensor.data[first * tensor.columns : last * tensor.columns], STORAGE[tensor.dtype])
-        if not len(part) or coding.coder == layout.CODER_RAW:
-            chunks.append(part.tobytes())
-        elif coding.coder == layout.CODER_ADAPTIVE:
-            chunks.append(_value_stream(part, tensor.dtype))
-        else:
-            shape = (last - first, *tensor.shape[1:]) if tensor.shape else ()
-            chunks.append(write_block(part, tensor.dtype, mode, shape))
+    for first, last in chunk_bounds(len(matrix), lines_each):
+        part = np.ascontiguousarray(matrix[first:last], STORAGE[tensor.dtype])
+        shape = matrix.shape if coding.transposed else tensor.shape
+        chunks.append(encode_values(part, tensor.dtype, coding, mode, (last - first, *shape[1:]) if shape else ()))
     return b"".join((_front(coding, lines_each), chunk_table(lines_each, [len(chunk) for chunk in chunks]), *chunks))
+
+
+def encode_values(part: Array, dtype: str, coding: Coding, mode: Mode, shape: tuple[int, ...]) -> bytes:
+    """Return a chunk of values: a matrix of whole lines, which are those of a tensor of `shape`."""
+    values = part.reshape(-1)
+    if not len(values) or coding.coder == layout.CODER_RAW:
+        return values.tobytes()
+    if coding.coder == layout.CODER_ADAPTIVE:
+        return _value_stream(values, dtype)
+    if coding.coder == layout.CODER_PREDICTION:
+        return prediction_writer.smallest(part, shape)
+    return write_block(values, dtype, mode, shape)
 
 
 def _value_stream(values: Array, dtype: str) -> bytes:

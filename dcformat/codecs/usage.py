@@ -37,7 +37,8 @@ class Usage:
     Attributes
     ----------
     coder : str
-        'raw', 'huffman', 'adaptive', 'mixing', 'planes' or 'tables'; 'copy' for a copy, which has no payload.
+        'raw', 'huffman', 'adaptive', 'mixing', 'planes', 'tables' or 'prediction'; 'copy' for a copy, which has no
+        payload.
     index_bits : float
         Bits of the entries' positions. If codes share their stream (adaptive, mixing), these are the bits that the
         positions take in a stream of their own.

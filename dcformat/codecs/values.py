@@ -77,7 +77,7 @@ _VALUES = "void(int64[::1], uint8[::1], int64, int32[::1], int64, int64, int64, 
 
 
 def _values_work(width: int, zeros: int, values: Integers) -> int:
-    return (2 * (width - zeros) + 7) * len(values) + 10
+    return (2 * (width - zeros) + 11) * len(values) + 10
 
 
 @kernel(_VALUES, work=_values_work)

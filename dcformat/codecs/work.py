@@ -26,6 +26,8 @@ SYMBOL, LINE = 2, 2
 DECISION, MIXED_DECISION = 10, 80
 #: Steps for an element that coder 2 or 3 passes, and for an entry whose contexts it looks up, even if nothing is coded.
 CELL, MIXED_CELL, ENTRY = 3, 40, 40
+#: Steps to predict an integer of coder 6, its scales included, without its eight decisions.
+PREDICTED = 120
 #: Steps to hash a byte, and to hash the position of an entry.
 HASHED_BYTE, HASHED_POSITION = 4, 50
 #: Steps to look up or multiply an element by the tables of coder 5, in NumPy.
@@ -123,6 +125,8 @@ def _block(block: ValueBlock) -> int:
 def _chunk(payload: ParsedPayload, chunk: Chunk) -> int:
     info, elements = payload.info, chunk.lines * payload.length
     packed = payload.coding.is_packed
+    if payload.coding.coder == layout.CODER_PREDICTION:
+        return LINE * chunk.lines + (PREDICTED + 8 * MIXED_DECISION + SYMBOL) * chunk.stored
     values = 0 if info.codebook_size else SYMBOL * chunk.stored
     if not (info.codebook_size or packed or payload.coding.has_blocks):
         values += _values(chunk.stored, info.dtype)

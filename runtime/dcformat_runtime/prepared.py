@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 MAGIC = b"DCFNETW\x02"
 _DIGEST, _CRC = 32, 4
+#: The version of `marshal` that every supported Python reads: `saved_networks` meets files of all.
+_MARSHAL = 4
 #: The last bytes of a file, with its content digest, are part of the name under which its network is saved.
 TAIL = 64
 
@@ -110,7 +112,7 @@ def _sources(folder: str) -> list[Any]:
 
 def pack(values: dict[str, Any]) -> bytes:
     """Return the bytes of a file with these values."""
-    body = marshal.dumps(values)
+    body = marshal.dumps(values, _MARSHAL)
     return MAGIC + crc32(body).to_bytes(_CRC, "little") + body
 
 

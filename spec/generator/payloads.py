@@ -278,7 +278,7 @@ def invalid_dense_payloads() -> Iterator[Invalid]:
         yield f"payload_constant_{what}", "E08", "P2", assemble([item])
     yield "payload_constant_short", "E13", "P10", assemble([Item(b"\0" + RAW[:3], CONSTANT, (4,), VALUES[:1])])
     yield "payload_constant_long", "E13", "P10", assemble([Item(b"\0" + RAW[:5], CONSTANT, (4,), VALUES[:1])])
-    yield raw("coder_6", "E02", "P1", b"\6\0" + RAW)
+    yield raw("coder_7", "E02", "P1", b"\7\0" + RAW)
     yield raw("coder_15", "E02", "P1", b"\x0f\0" + RAW)
     yield raw("dense_coder_1", "E08", "P2", b"\1\0" + RAW)
     yield raw("dense_coder_3", "E08", "P2", b"\3\0" + RAW)

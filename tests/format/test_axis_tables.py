@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dcformat
+from dcformat.codecs import Mode
 from dcformat.codecs.axis_tables_writer import found_in
 from dcformat.dense import from_dense
-from dcformat.model import Model
+from dcformat.forms import as_shared
+from dcformat.model import Model, Tensor
 from tests.format.strategies import examples
 
 Array = npt.NDArray[Any]
@@ -91,3 +93,17 @@ def test_scales_cost_a_file_less_than_two_bytes_each(fraction: int) -> None:
     )
     assert len(with_scales) - len(without) < 2 * 48
     np.testing.assert_array_equal(dcformat.load(with_scales).tensors["w"].to_dense(), whole * scales)
+
+
+@pytest.mark.parametrize("mode", ["fast", "tiny"])
+@pytest.mark.parametrize("numbers", [3, 9, 20])
+def test_rows_with_scales_are_the_same_bytes_with_and_without_a_codebook(mode: Mode, numbers: int) -> None:
+    random = np.random.default_rng(6)
+    array = (
+        random.integers(1, numbers, (32, 40)).astype(np.float32) * (1 + np.arange(32, dtype=np.float32) % 16)[:, None]
+    )
+    plain = Tensor("w", array.shape, "float32", array.reshape(-1))
+    shared = as_shared(plain)
+    assert shared is not None and shared.codebook is not None
+    first, second = (dcformat.dumps(Model({"w": tensor}), mode=mode) for tensor in (plain, shared))
+    assert first == second

@@ -84,7 +84,7 @@ CASES: dict[str, tuple[type[FormatError], bytes, int | None, str, str, str]] = {
         "9",
         "a section that version 1 requires",
     ),
-    "E02 coder": (errors.VersionError, one(b"\6\0" + ONE), 22, "coder", "6", "below 6"),
+    "E02 coder": (errors.VersionError, one(b"\7\0" + ONE), 22, "coder", "7", "below 7"),
     "E03 prefix": (errors.TruncatedError, good().bytes()[:9], 0, "prefix", "9 bytes", "10"),
     "E03 end": (errors.TruncatedError, good().bytes()[:-1], 43, "file", "43 bytes", "44"),
     "E03 table": (errors.TruncatedError, File(count=1).bytes(), 13, "length of tensor name", "0 bytes", "1 byte"),

@@ -184,6 +184,9 @@ files = [(weight, mode) for weight in weights for mode in ("fast", "tiny")] + [(
 for weight, mode in files:
     dcformat.save(dcformat.Model({"w": dcformat.from_dense("w", weight)}), PATH, mode=mode)
     assert np.array_equal(dcformat.load(PATH).tensors["w"].to_dense(), weight)
+walk = np.cumsum(random.integers(-5, 6, (6, 40)), axis=1).astype(np.int8)
+dcformat.save(dcformat.Model({"w": dcformat.from_dense("w", walk, "int8", 1.0, exact=True)}), PATH, mode="tiny")
+assert np.array_equal(dcformat.load(PATH).tensors["w"].to_dense(), walk)
 for coder in (adaptive, mixing):
     for shape in ((20, 20), (500, 1), (1, 500)):
         for head in (0, 0x55, 0xFF):

@@ -16,6 +16,7 @@ import pytest
 from dcformat_runtime import InputError, cpu, prepared
 from dcformat_runtime.backends import checked_options
 from dcformat_runtime.kernels import interpreter
+from dcformat_runtime.preparing import saved_networks
 
 import dcformat
 from dcformat.errors import FormatError, LimitError, NotDcfError
@@ -110,6 +111,21 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+def become_link(path: Path) -> None:
+    shutil.move(path, path.with_suffix(".moved"))
+    path.symlink_to(path.with_suffix(".moved"))
+
+
+def become_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def become_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "flipped": flip,
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
@@ -117,6 +133,10 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "longer": lambda path: path.write_bytes(path.read_bytes() + b"x"),
     "writable for others": lambda path: path.chmod(path.stat().st_mode | stat.S_IWGRP),
     "missing": lambda path: path.unlink(),
+    "a link": become_link,
+    "a pipe": become_pipe,
+    "a folder": become_folder,
+    "huge": lambda path: os.truncate(path, store.MAX_BYTES + 1),
 }
 
 
@@ -126,10 +146,40 @@ def test_nothing_damaged_or_foreign_is_used(cache: Path, tmp_path: Path, damage:
     path = tmp_path / "net.dcf"
     dcformat.save(mlp(9, 4).model(), path)
     dcformat_runtime.prepare(path)
-    (file,) = cache.glob(f"*.{suffix}")
+    file = network_file(cache) if suffix == "network" else Path(interpreter.run.path() or "")
+    assert file.parent == cache
     DAMAGE[damage](file)
     assert not is_prepared(path)
     assert dcformat_runtime.load(path)(np.ones((1, 9), np.float32)).shape == (1, 4)
+
+
+@pytest.mark.parametrize("which", ["folder", "network"])
+def test_what_another_user_owns_is_not_used(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    path = tmp_path / "net.dcf"
+    dcformat.save(mlp(9, 4).model(), path)
+    dcformat_runtime.prepare(path)
+    if os.geteuid() == 0:
+        os.chown(cache if which == "folder" else network_file(cache), 12345, -1)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: 12345)
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert not is_prepared(path)
+    assert saved_networks() == []
+
+
+def test_a_process_with_the_rights_of_another_user_uses_no_cache(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = tmp_path / "net.dcf", os.getuid() + 1
+    dcformat.save(mlp(9, 4).model(), path)
+    dcformat_runtime.prepare(path)
+    monkeypatch.setattr(os, "getuid", lambda: other)
+    assert not is_prepared(path)
+    monkeypatch.setenv("DCFORMAT_CACHE", "auto")
+    assert not store.loaded_before(network_file(cache).name)
+    assert not (cache / "loads").exists()
 
 
 def test_another_file_under_the_same_name_is_not_taken_for_it(cache: Path, tmp_path: Path) -> None:
@@ -230,7 +280,7 @@ def test_threads_that_fit_in_memory(monkeypatch: pytest.MonkeyPatch, left: int |
 
 
 def test_a_long_network_has_one_program_for_all_batches(cache: Path, tmp_path: Path) -> None:
-    net, path = mlp(*[4] * 1030), tmp_path / "net.dcf"
+    net, path = mlp(*[2] * 1030), tmp_path / "net.dcf"
     dcformat.save(net.model(), path, mode="fast")
     x = inputs(net.network(), 3)
     expected = dcformat_runtime.load(path)(x)

@@ -174,7 +174,7 @@ def test_coding_byte() -> None:
     names = {
         "fixed width": "CODER_RAW", "canonical Huffman": "CODER_HUFFMAN",
         "adaptive binary arithmetic coding": "CODER_ADAPTIVE", "logistic mixing": "CODER_MIXING",
-        "planes": "CODER_PLANES", "tables by place": "CODER_TABLES",
+        "planes": "CODER_PLANES", "tables by place": "CODER_TABLES", "prediction": "CODER_PREDICTION",
     }  # fmt: skip
     rows = tables("6. Payloads")[0]
     coders = constants("CODER_")
