@@ -31,6 +31,9 @@ _LEAST, MAX_SIZE = 3, 1 << 24
 _SAMPLE, _BEGINNING = 16, 1 << 12
 #: The steps of a float32 around an estimate of a scale that are tried.
 _STEPS = range(-3, 4)
+#: The places that such scales give are at most this far from those of the estimate: relative to them, and where numbers
+#: are denormal.
+_CLOSE, _SMALLEST = 2.0**-20, 2.0**-138
 
 
 class AxisCodes(NamedTuple):
@@ -209,8 +212,13 @@ def _scales(places: Array) -> tuple[int, int, Array, Array, Array] | None:
 def _fitting(places: Array, largest: Array, unit: Array) -> tuple[Array, Array]:
     """Return float32 scales near `unit`, 0 where there is none, and the integers by which they give places exactly."""
     numbers = np.rint(places / unit[:, None]).astype(np.int64)
-    estimate = (largest / np.rint(largest / unit)).astype(np.float32)
+    exact = largest / np.rint(largest / unit)
     scales = np.zeros(len(places), np.float32)
+    # Most units are wrong, and give other places than any scale near a right one would.
+    apart = np.abs(exact[:, None] * numbers - places)
+    if not (apart <= _CLOSE * np.abs(places) + _SMALLEST).all(axis=1).any():
+        return scales, numbers
+    estimate = exact.astype(np.float32)
     for offset in sorted(_STEPS, key=abs):
         tried = (estimate.view(np.int32) + offset).view(np.float32)
         made = (tried[:, None].astype(np.float64) * numbers).astype(np.float32)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dcformat.codecs.words import Integer
 from dcformat.jit import intrinsic
 
 Array = npt.NDArray[Any]
-Integer = int | np.integer[Any]
 
 #: The number of states that `decode_block` takes.
 BLOCK = 16

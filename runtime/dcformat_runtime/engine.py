@@ -15,6 +15,7 @@ from dcformat_runtime.kernels import control as words
 from dcformat_runtime.program_record import Program, TilePlan, aligned_zeros
 
 if TYPE_CHECKING:
+    from dcformat_runtime.sharing_gain import SharingGain
     from dcformat_runtime.weight_matrices import Floats, Ints
     from dcformat_runtime.worker_pool import WorkerPool
 
@@ -35,6 +36,7 @@ class _Runner:
         self.program = program
         self.mem = program.mem
         self.idle: list[Floats] = []
+        self.gain: SharingGain | None = None
 
     def take(self) -> Floats:
         try:
@@ -110,14 +112,10 @@ class ProgramEngine:
         y = _empty((n, self._outputs), _FLOAT32)
         if n == 1:
             runner = self._runners.get(True) or self._runner(True)
-            pool = _worker_pool() if self._is_shared(runner.program) else None
-            if pool is not None and pool.take():
-                try:
-                    self._together(pool, runner, x, y)
-                finally:
-                    pool.give()
-            else:
+            if runner.gain is None:
                 self._part(runner, x, y, _WHOLE, 0)
+            else:
+                self._one_image(runner, runner.gain, x, y)
         elif n:
             self._many(x, y)
         return y
@@ -138,9 +136,25 @@ class ProgramEngine:
                 program = self._make(single or self.alike)
                 made = _Runner(program)
                 self._runners.update(dict.fromkeys((True, False) if self.alike else (single,), made))
-                if (single or self.alike) and not self._is_shared(program):
+                if self._is_shared(program):
+                    made.gain = _sharing_gain()
+                elif single or self.alike:
                     self._one = self._runners[True].idle, program.mem
             return self._runners[single]
+
+    def _one_image(self, runner: _Runner, gain: SharingGain, x: Floats, y: Floats) -> None:
+        """Run one image, with other threads if that pays and they are free."""
+        pool = _worker_pool() if gain.is_next_shared() else None
+        start = perf_counter()
+        if pool is not None and pool.take():
+            try:
+                self._together(pool, runner, x, y)
+            finally:
+                pool.give()
+            gain.add_shared(perf_counter() - start)
+        else:
+            self._part(runner, x, y, _WHOLE, 0)
+            gain.add_alone(perf_counter() - start)
 
     def _many(self, x: Floats, y: Floats) -> None:
         runner = self._runners.get(False) or self._runner(False)
@@ -223,6 +237,13 @@ def _worker_pool() -> WorkerPool:
     from dcformat_runtime import worker_pool
 
     return worker_pool.current()
+
+
+def _sharing_gain() -> SharingGain:
+    """Return a new object for a program; its module is imported on first use."""
+    from dcformat_runtime.sharing_gain import SharingGain
+
+    return SharingGain()
 
 
 def walk(program: Program, images: int) -> Iterator[tuple[str, float, Ints]]:

@@ -83,10 +83,12 @@ class Inputs:
             return True
         if len(expected) == 1:
             return prod(inner) == expected[0] and len(inner) > 1
-        return expected[0] == 1 and inner == expected[1:]
+        return expected[:1] == (1,) and inner == expected[1:]
 
     def _wanted(self) -> str:
-        text = f"(batch, {', '.join(map(str, self._shape))})"
+        from dcformat.wording import shaped  # for errors alone
+
+        text = shaped((None, *self._shape))
         return text if len(self._shape) == 1 else f"{text} or (batch, {self.features})"
 
 

@@ -203,7 +203,7 @@ def test_warmup(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(warmup_command, "all_kernels", lambda: ())
     monkeypatch.setenv("DCFORMAT_CACHE_DIR", str(tmp_path))
     keys("warmup", invoke("warmup", "--json").stdout, "folder", "bytes", "kernels", "compiled", "unsaved", "seconds")
-    keys("warmup", invoke("warmup", "--list", "--json").stdout, "folder", "bytes", "kernels")
+    keys("warmup", invoke("warmup", "--list", "--json").stdout, "folder", "bytes", "kernels", "networks")
     keys("warmup", invoke("warmup", "--clear", "--json").stdout, "folder", "removed_bytes")
     arguments = ["warmup", "--target", "aarch64", "--into", tmp_path / "to", "--json"]
     keys("warmup", invoke(*arguments).stdout, "folder", "bytes", "kernels", "target")

@@ -103,6 +103,16 @@ def test_an_array_for_a_network_with_two_inputs() -> None:
         Session.from_model(two_ports())(np.zeros((1, 4), np.float32))
 
 
+def test_a_network_whose_inputs_are_single_numbers() -> None:
+    session = Session.from_model(Model({}, Graph.sequential((), (ReLU((0,)),))))
+    x = np.array([-1, 3], np.float32)
+    for good in (x, x[:, None]):
+        assert session(good).tolist() == [0, 3]
+    for bad in (x[0:1].reshape(()), np.ones((2, 6), np.float32), x[:, None, None]):
+        with pytest.raises(InputError, match=r"expected \(batch,\) or \(batch, 1\), found"):
+            session(bad)
+
+
 def test_a_dict_for_a_network_with_one_input() -> None:
     x = np.array([[-1, 2]], np.float32)
     session = Session.from_model(Model({}, Graph.sequential((2,), (ReLU((0,)),))))

@@ -280,7 +280,7 @@ def test_threads_that_fit_in_memory(monkeypatch: pytest.MonkeyPatch, left: int |
 
 
 def test_a_long_network_has_one_program_for_all_batches(cache: Path, tmp_path: Path) -> None:
-    net, path = mlp(*[4] * 1030), tmp_path / "net.dcf"
+    net, path = mlp(*[2] * 1030), tmp_path / "net.dcf"
     dcformat.save(net.model(), path, mode="fast")
     x = inputs(net.network(), 3)
     expected = dcformat_runtime.load(path)(x)

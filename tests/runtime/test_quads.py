@@ -12,7 +12,6 @@ from dcformat_runtime import cpu, isa
 from dcformat_runtime.compile import choices
 from dcformat_runtime.compile.constants import Room
 from dcformat_runtime.compile.program import lay_out
-from dcformat_runtime.compile.shifts import image_planes
 from dcformat_runtime.compile.weights import Weights
 from dcformat_runtime.kernels.quad_layout import lay_out_quads
 from dcformat_runtime.network import lower, matrices, outline
@@ -130,7 +129,7 @@ def test_quads_take_at_most_the_predicted_room() -> None:
     sizes = []
     for network in (lower(model), outline(model.graph, matrices(model.tensors))):
         room = Room()
-        lay_out(network, Weights(room, False, WIDE, image_planes(network, False, WIDE)), True)
+        lay_out(network, Weights(network, room, False, WIDE), True)
         sizes.append(room.size)
     assert sizes[0] == sizes[1]
 
@@ -148,3 +147,19 @@ def test_the_share_of_entries_decides(size: int, density: float, product: str) -
     assert choices.conv_product(layer, True, True, WIDE) != "quads"
     assert choices.conv_product(layer, False, False, WIDE) != "quads"
     assert choices.conv_product(layer, True, False, WIDE._replace(max_blocks=6)) != "quads"
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "density", "product"),
+    [(56, 64, 0.2, "shifted"), (56, 64, 0.3, "shifted"), (56, 64, 0.5, "quads"), (28, 128, 0.3, "quads"),
+     (32, 16, 0.3, "shifted"), (32, 16, 0.4, "shifted"), (16, 128, 0.2, "shifted"), (16, 128, 0.4, "quads"),
+     (7, 512, 0.2, "shifted"), (7, 512, 0.5, "quads")],
+)  # fmt: skip
+def test_quads_take_the_place_of_shifted_sums_where_enough_entries_share_loads(
+    size: int, channels: int, density: float, product: str
+) -> None:
+    net = Net(channels, size, size)
+    value = net.conv(0, channels, channels, (1, 1), 1.0, groups=channels)
+    net.conv(value, channels, channels, (3, 3), density, padding=(1, 1))
+    layer = net.network().layers[-1]
+    assert choices.conv_product(layer, True, False, WIDE) == product

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
-
 import numpy as np
-import pytest
-from dcformat_runtime.compile.constants import Constants
-from dcformat_runtime.compile.sparse_rows import put_quads, put_rows
-from dcformat_runtime.compile.tables import linear_entries
 from dcformat_runtime.kernels.row_layout import lay_out
-from dcformat_runtime.weight_matrices import Sparse
 
 # Rows of the columns (0, 4), (), (1, 2, 4, 5) and (3, 4), with the values 10 r + c.
 INDPTR = np.array([0, 2, 2, 6, 8], np.int64)
@@ -60,15 +52,3 @@ def test_dropped_columns() -> None:
     assert starts == [0, 2, 3, 3, 3, 4, 4, 5, 5]
     assert indices == [10, 20, 0, 50, 30]
     assert kept == [21, 22, 0, 25, 33]
-
-
-@pytest.mark.parametrize("put", [put_rows, put_quads])
-def test_only_what_the_kernel_reads_is_kept_until_tables_are_written(put: Callable[..., object]) -> None:
-    """The layers of a network wait for one another, so what each of them keeps adds up."""
-    weight = Sparse((4, 20), INDPTR, COLUMNS, VALUES)
-    table, constants = linear_entries(weight, 1), Constants()
-    columns = weakref.ref(table.columns)
-    put(constants, weight, BIASES, table, 1)
-    del table
-    assert columns() is None
-    constants.finish()

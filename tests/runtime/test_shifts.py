@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from dcformat_runtime import isa
-from dcformat_runtime.compile.shifts import image_planes
+from dcformat_runtime.compile.constants import Room
+from dcformat_runtime.compile.weights import Weights
 from dcformat_runtime.cpu import Vectors, vectors
 from dcformat_runtime.kernels.simd_widths import WIDTHS
 from dcformat_runtime.network_engine import KernelEngine
@@ -202,13 +203,13 @@ def test_each_weight_reads_its_neighbour() -> None:
 
 
 def test_planes_have_room_for_lines_and_copies() -> None:
-    planes = image_planes(two_layers(16, 16).network(), False, WIDE)
+    planes = Weights(two_layers(16, 16).network(), Room(), False, WIDE).planes
     assert (planes.step((3, 16, 16)), planes.size((3, 16, 16)), planes.lead((3, 16, 16))) == (272, 816, 16)
     assert dict(planes.copies) == {1: 0}
-    planes = image_planes(two_layers(7, 8).network(), False, WIDE)
+    planes = Weights(two_layers(7, 8).network(), Room(), False, WIDE).planes
     assert (planes.step((3, 7, 8)), planes.lead((3, 7, 8)), dict(planes.copies)) == (64, 16, {1: 1})
-    planes = image_planes(two_layers(14, 14).network(), False, WIDE)
+    planes = Weights(two_layers(14, 14).network(), Room(), False, WIDE).planes
     assert (planes.step((3, 14, 14)), planes.lead((3, 14, 14)), dict(planes.copies)) == (224, 32, {1: 2})
     assert (planes.step((3, 14, 15)), planes.lead((3, 14, 15))) == (224, 0)
-    exact = image_planes(two_layers(14, 14).network(), True, WIDE)
+    exact = Weights(two_layers(14, 14).network(), Room(), True, WIDE).planes
     assert (exact.step((3, 14, 14)), exact.lead((3, 14, 14)), dict(exact.copies)) == (208, 0, {})

@@ -14,8 +14,8 @@ from torch import Tensor
 from dcformat.graph import Node
 from dcformat_pruning.calibration.layers import UsedTensor
 from dcformat_pruning.calibration.torch_network import TorchNetwork
+from dcformat_pruning.calibration.walk import Batches
 
-Batches = Sequence[Sequence[Tensor]]
 #: The step between the multiples that a tensor holds: one for all, or a tensor that broadcasts to its shape.
 Steps = Mapping[str, float | Tensor]
 

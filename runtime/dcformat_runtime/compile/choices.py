@@ -8,7 +8,17 @@ from typing import Literal
 from dcformat.graph import Conv, Shape
 from dcformat_runtime.compile.constants import aligned
 from dcformat_runtime.compile.tables import ConvManner, Window, window
-from dcformat_runtime.compile.tiling import conv_tiling, line_blocks, quad_tiling
+from dcformat_runtime.compile.tiling import (
+    conv_tiling,
+    fitting_widths,
+    granule,
+    is_split,
+    line_blocks,
+    pad_copy_ns,
+    quad_tiling,
+    shift_copy_ns,
+    shifted_tiling,
+)
 from dcformat_runtime.cpu import Vectors
 from dcformat_runtime.kernels.simd_widths import (
     BLOCK,
@@ -18,7 +28,7 @@ from dcformat_runtime.kernels.simd_widths import (
     ROW_BLOCK_POSITIONS,
     ROW_BLOCKS,
 )
-from dcformat_runtime.network import Layer
+from dcformat_runtime.network import Layer, Network
 from dcformat_runtime.weight_matrices import Matrix
 
 #: Maximum number of floats in a layer's dense columns, and the least density for which they are made: there a column's
@@ -48,9 +58,9 @@ _MANY_ENTRIES = 1.12
 _LINEAR_SIZE, _LINEAR_SHARE = 1 << 18, 0.4
 
 
-#: How a convolution is computed: by sparse rows, one or four at a time, or with all its weights, by four rows or by
-#: blocks of 16 rows.
-ConvProduct = Literal["rows", "quads", "dense", "row blocks"]
+#: How a convolution is computed: by sparse rows, one at a time, maybe with shifted sums, or four; or with all its
+#: weights, by four rows or by blocks of 16 rows.
+ConvProduct = Literal["rows", "shifted", "quads", "dense", "row blocks"]
 
 
 def matrix_of(layer: Layer) -> Matrix:
@@ -111,23 +121,60 @@ def _row_block_ns(layer: Layer) -> float:
 def conv_product(layer: Layer, flat: bool, exact: bool, vectors: Vectors) -> ConvProduct:
     """Return how to compute a convolution.
 
-    Quads of rows need many registers, and add the products of a row in an order that depends on other rows.
+    Quads of rows need many registers. They add the products of a row in an order that depends on other rows, and
+    shifted sums by column of the kernel, so neither is for exact sums.
     """
+    product: ConvProduct = "row blocks" if has_row_blocks(layer, flat) else "dense" if is_dense(layer, flat) else "rows"
+    if not flat or exact:
+        return product
+    if product == "rows" and _can_shift(layer, vectors):
+        product = "shifted"
+    view = conv_window(layer, prod(layer.in_shapes[0][1:]), flat, vectors.half_vectors, dense=False)
+    if not _can_share_loads(layer, view, vectors):
+        return product
+    copy = pad_copy_ns(layer, view)
+    if product == "shifted":
+        least = shifted_tiling(layer, vectors.max_blocks).ns + shift_copy_ns(layer)
+    elif product == "rows":
+        least = _MANY_ENTRIES * conv_tiling(layer, view, flat, vectors.max_blocks).ns + copy
+    else:  # these estimates have the copy in them
+        least = _dense_ns(layer) if product == "dense" else _row_block_ns(layer)
+    return "quads" if quad_tiling(layer, view).ns + copy < least else product
+
+
+def _can_share_loads(layer: Layer, view: Window, vectors: Vectors) -> bool:
+    """Return whether quads of a sparse convolution's rows can be computed, and may be worth it."""
     assert isinstance(layer.node, Conv)
     matrix = matrix_of(layer)
-    product: ConvProduct = "row blocks" if has_row_blocks(layer, flat) else "dense" if is_dense(layer, flat) else "rows"
-    if not flat or exact or vectors.max_blocks < _QUAD_REGISTERS or layer.node.groups > 1:
-        return product
-    view = conv_window(layer, prod(layer.in_shapes[0][1:]), flat, vectors.half_vectors, dense=False)
-    share = matrix.nnz / matrix.size
-    few = matrix.rows < QUAD or line_blocks(layer, view) < min(QUAD_WIDTHS)
-    if few or view.half or not _QUAD_SHARE <= share < 1 or _pools_in_registers(layer, flat):
-        return product
-    if product == "rows":
-        least = _MANY_ENTRIES * conv_tiling(layer, view, flat, vectors.max_blocks).ns
-    else:
-        least = _dense_ns(layer) if product == "dense" else _row_block_ns(layer)
-    return "quads" if quad_tiling(layer, view).ns < least else product
+    if vectors.max_blocks < _QUAD_REGISTERS or layer.node.groups > 1 or _pools_in_registers(layer, True):
+        return False
+    if matrix.rows < QUAD or view.half or line_blocks(layer, view) < min(QUAD_WIDTHS):
+        return False
+    return _QUAD_SHARE <= matrix.nnz / matrix.size < 1
+
+
+def _can_shift(layer: Layer, vectors: Vectors) -> bool:
+    """Return whether the sums of a sparse convolution of one image can be shifted."""
+    node = layer.node
+    assert isinstance(node, Conv)
+    if matrix_of(layer).shape[2:] != (3, 3) or not node.dilation == node.padding == (1, 1):
+        return False
+    _, height, width = layer.in_shapes[0]
+    if not (layer.inputs[0] > 0 if node.stride == (1, 1) else is_split(layer) and height % 2 == width % 2 == 0):
+        return False
+    _, height, width = layer.conv_shape
+    widths = fitting_widths(vectors.max_blocks)
+    rest = -(-height * width // BLOCK) % granule(width)
+    return height * width > 1 and granule(width) in widths and (not rest or rest in widths)
+
+
+def image_products(network: Network, exact: bool, vectors: Vectors) -> dict[int, ConvProduct]:
+    """Return how each convolution of one image is computed, by the number of its output."""
+    return {
+        layer.output: conv_product(layer, True, exact, vectors)
+        for layer in network.layers
+        if isinstance(layer.node, Conv) and not is_depthwise(layer)
+    }
 
 
 def row_blocks(rows: int) -> int:

@@ -15,7 +15,6 @@ from dcformat.records import record
 from dcformat_runtime import cpu
 from dcformat_runtime.compile.constants import Room
 from dcformat_runtime.compile.program import lay_out, runs_one_by_one
-from dcformat_runtime.compile.shifts import image_planes
 from dcformat_runtime.compile.weights import Weights
 from dcformat_runtime.elementwise_layers import Elementwise
 from dcformat_runtime.network import Layer, Network
@@ -173,9 +172,7 @@ class _Program(NamedTuple):
 
 def _program(network: Network, exact: bool, single: bool) -> _Program:
     room = Room()
-    vectors = cpu.vectors()
-    weights = Weights(room, exact, vectors, image_planes(network, exact, vectors))
-    arena, _ = lay_out(network, weights, single)
+    arena, _ = lay_out(network, Weights(network, room, exact, cpu.vectors()), single)
     return _Program(room.size, arena)
 
 

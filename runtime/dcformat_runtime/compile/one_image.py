@@ -19,7 +19,8 @@ from dcformat_runtime.compile.emitter import (
     emit_pad_copy,
     pools_pairs,
 )
-from dcformat_runtime.compile.shifts import is_split, quarters, shift_copies
+from dcformat_runtime.compile.shifts import quarters, shift_copies
+from dcformat_runtime.compile.tiling import is_split
 from dcformat_runtime.compile.weights import VectorTables
 from dcformat_runtime.kernels.simd_widths import (
     BLOCK,

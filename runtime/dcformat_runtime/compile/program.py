@@ -19,7 +19,6 @@ from dcformat_runtime.compile.arena import Arena, Homes, Planes, homes
 from dcformat_runtime.compile.constants import Constants
 from dcformat_runtime.compile.many_images import ManyImages
 from dcformat_runtime.compile.one_image import OneImage
-from dcformat_runtime.compile.shifts import image_planes
 from dcformat_runtime.compile.weights import Weights
 from dcformat_runtime.cpu import Vectors
 from dcformat_runtime.kernels.simd_widths import BLOCK
@@ -36,7 +35,7 @@ _MANY_LAYERS = 1 << 10
 def build(network: Network, exact: bool, vectors: Vectors, *, single: bool) -> Program:
     """Make the program for one image at a time (`single`), or for many."""
     constants = Constants()
-    arena, plans = lay_out(network, Weights(constants, exact, vectors, image_planes(network, exact, vectors)), single)
+    arena, plans = lay_out(network, Weights(network, constants, exact, vectors), single)
     check_words(max(arena, constants.size))
     choices, costs = _choose(plans)
     mem = constants.finish()

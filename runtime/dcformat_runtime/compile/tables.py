@@ -20,18 +20,24 @@ Int32s = npt.NDArray[np.int32]
 _MANY_ROWS = 64
 
 
-class EntryTable(NamedTuple):
-    """The columns of a weight that have entries, or all of them.
+class ColumnTable(NamedTuple):
+    """Some columns of a weight, in ascending order.
 
-    `keys` (int32) gives for each entry which of them is its column, and `columns` (int64) are their numbers. `places`
-    (int32) is what the entries of each column multiply, or -1 if they never meet the input. `bounds` (int64) has the
-    first column of each run, and the end of the last.
+    `places` (int32) is what the entries of each column multiply, or -1 if they never meet the input. `bounds` (int64)
+    has the first column of each run, and the end of the last. `lists` has the number of each column's list, or is 0 if
+    there is a single one.
     """
 
-    keys: Int32s
-    columns: Ints
     places: Int32s
     bounds: Ints
+    lists: Ints | int = 0
+
+
+class EntryTable(NamedTuple):
+    """The entries of a weight: `keys` (int32) gives for each of them which of the `columns` is its own."""
+
+    keys: Int32s
+    columns: ColumnTable
 
 
 @record(eq=False)
@@ -77,13 +83,13 @@ def run_bounds(size: int, runs: int) -> Ints:
 
 
 def linear_entries(weight: Sparse, runs: int) -> EntryTable:
-    """Describe the columns of a linear layer in some runs."""
-    keys, columns = _keys(weight, weight.columns)
-    return EntryTable(keys, columns, columns.astype(np.int32), _bounds(columns, weight.columns, runs))
+    """Describe the entries of a linear layer in some runs of columns."""
+    keys, columns = weight_keys(weight, weight.columns)
+    return EntryTable(keys, ColumnTable(columns.astype(np.int32), _bounds(columns, weight.columns, runs)))
 
 
-def _keys(weight: Sparse, columns: int) -> tuple[Int32s, Ints]:
-    """Return the keys of an `EntryTable`, and the columns that they number."""
+def weight_keys(weight: Sparse, columns: int) -> tuple[Int32s, Ints]:
+    """Return the keys of an `EntryTable`, and the numbers of its columns: all of them, or those that have entries."""
     if columns <= weight.nnz:
         return weight.indices.astype(np.int32, copy=False), np.arange(columns)
     found, keys = np.unique(weight.indices, return_inverse=True)
@@ -188,7 +194,8 @@ class Window(NamedTuple):
     channel's copy, or of the input if it is not copied. `plane` is the distance between channels in positions.
     `line_blocks` and `width` say how outputs lie in lines (opcode "csr_product"). `half` is the distance between half
     blocks in the copy, if outputs are half blocks. `needed` is the number of columns of the copy that are read.
-    If sums are shifted, `taps` has the place that each element of the kernel reads.
+    If sums are shifted, `taps` has the place that each element of the kernel reads, and `lists` the list to which its
+    entries belong.
     """
 
     starts: range
@@ -203,6 +210,7 @@ class Window(NamedTuple):
     half: int = 0
     needed: int = 0
     taps: tuple[int, ...] = ()
+    lists: tuple[int, ...] = ()
 
 
 class ConvManner(NamedTuple):
@@ -295,60 +303,61 @@ def _lines(out: Pair, shifts: Sequence[int]) -> tuple[int, int, int]:
     return filled * BLOCK, filled, width
 
 
-def seen_columns(columns: npt.NDArray[Any], shape: Shape, layer: Layer) -> npt.NDArray[np.bool_] | None:
-    """Return whether each of some columns of a convolution's weight ever meets the image; None if all do."""
+def numbered_by_group(weight: Sparse, groups: int) -> Sparse:
+    """Return the weight of a convolution with the columns of all groups one after another."""
+    if groups == 1:
+        return weight
+    group = row_numbers(weight) // (weight.rows // groups)
+    indices = weight.indices + group.astype(np.int64) * weight.columns
+    return Sparse(weight.shape, weight.indptr, indices, weight.values)
+
+
+def conv_columns(columns: Ints, layer: Layer, view: Window, flat: bool, runs: int) -> ColumnTable:
+    """Describe columns of a convolution, numbered over all groups, in some runs of channels."""
+    assert layer.matrix is not None  # network.outline gives one to convolutions
+    size = prod(layer.matrix.shape[2:])
+    channel = columns // size
+    element = columns - channel * size
+    # A kernel may have more elements than there are entries.
+    elements, each = (np.arange(size), element) if size <= columns.size else (element, np.arange(columns.size))
+    taps = conv_taps(layer, view, flat, elements)
+    places = taps.places[each] + channel * view.plane
+    if not taps.seen.all():
+        places[~taps.seen[each]] = -1
+    lists = np.array(view.lists)[elements][each] if view.lists else 0
+    return ColumnTable(places.astype(np.int32), _bounds(channel, layer.in_shapes[0][0], runs), lists)
+
+
+class ConvTaps(NamedTuple):
+    """Where elements of a convolution's kernel read the copy of the first channel, and whether they do at all."""
+
+    places: Ints
+    seen: npt.NDArray[np.bool_]
+
+
+def conv_taps(layer: Layer, view: Window, flat: bool, elements: Ints) -> ConvTaps:
+    """Return what some elements of a convolution's kernel read."""
     node, source, out = layer.node, layer.in_shapes[0], layer.conv_shape[1:]
-    assert isinstance(node, Conv)
+    assert isinstance(node, Conv) and layer.matrix is not None
+    ky, kx = np.divmod(elements, layer.matrix.shape[3])
     seen_y, seen_x = (
-        _seen(shape[2 + k], node.dilation[k], node.stride[k], node.padding[k], source[1 + k], out[k]) for k in (0, 1)
+        _seen(each, node.dilation[k], node.stride[k], node.padding[k], source[1 + k], out[k])
+        for k, each in enumerate((ky, kx))
     )
-    if seen_y.all() and seen_x.all():
-        return None
-    return np.asarray(seen_y[columns // shape[3] % shape[2]] & seen_x[columns % shape[3]])
-
-
-def conv_entries(weight: Sparse, layer: Layer, view: Window, flat: bool, runs: int) -> EntryTable:
-    """Describe the columns of a convolution, those of all groups one after another, in some runs of channels.
-
-    Entries that only meet padding are dropped.
-    """
-    assert isinstance(layer.node, Conv)
-    groups, rows = layer.node.groups, weight.rows
-    if groups > 1:
-        group = row_numbers(weight) // (rows // groups)
-        indices = weight.indices + group.astype(np.int64) * weight.columns
-        weight = Sparse(weight.shape, weight.indptr, indices, weight.values)
-    keys, columns = _keys(weight, groups * prod(weight.shape[1:]))
-    inner = columns % prod(weight.shape[1:])
-    channel = columns // prod(weight.shape[2:])
-    places = conv_columns(columns, weight.shape, layer, view, flat)
-    seen = seen_columns(inner, weight.shape, layer)
-    if seen is not None:
-        places[~seen] = -1
-    return EntryTable(keys, columns, places.astype(np.int32), _bounds(channel, layer.in_shapes[0][0], runs))
-
-
-def conv_columns(columns: Ints, shape: Shape, layer: Layer, view: Window, flat: bool) -> Ints:
-    """Return where columns of a weight of this shape, numbered over all groups, read the copy of its input."""
-    node = layer.node
-    assert isinstance(node, Conv)
-    channel, inner = np.divmod(columns, shape[2] * shape[3])
     if view.taps:
-        return np.asarray(np.array(view.taps)[inner] + channel * view.plane, np.int64)
-    ky, kx = np.divmod(inner, shape[3])
+        return ConvTaps(np.array(view.taps, np.int64)[elements], seen_y & seen_x)
     (stride_h, stride_w), (down, right) = node.stride, node.dilation
     _, phases, rows, cols = view.shape
     y, x = ky * down, kx * right
     variant, x = (kx, 0 * x) if flat and view.copied and view.half != BLOCK else (x % stride_w, x // stride_w)
     if not view.copied:
         variant = 0 * x
-    return np.asarray(
-        ((variant * phases + y % stride_h) * rows + y // stride_h) * cols + x + channel * view.plane, np.int64
-    )
+    places = ((variant * phases + y % stride_h) * rows + y // stride_h) * cols + x
+    return ConvTaps(np.asarray(places, np.int64), seen_y & seen_x)
 
 
-def _seen(kernel: int, dilation: int, stride: int, padding: int, size: int, out: int) -> npt.NDArray[np.bool_]:
-    """Return, for each kernel row (or column), whether it reads inside the image at all."""
-    offset = np.arange(kernel, dtype=np.int64) * dilation - padding
+def _seen(rows: Ints, dilation: int, stride: int, padding: int, size: int, out: int) -> npt.NDArray[np.bool_]:
+    """Return, for each of some kernel rows (or columns), whether it reads inside the image at all."""
+    offset = rows * dilation - padding
     first = np.maximum(0, -(offset // stride))  # the first output for which it reads nothing before the image
     return np.asarray((first < out) & (offset + first * stride < size))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat.graph import Conv
-from dcformat_runtime.compile.tables import Int32s, Window, conv_columns, seen_columns
+from dcformat_runtime.compile.tables import Int32s, Window, conv_taps
 from dcformat_runtime.kernels.simd_widths import QUAD
 from dcformat_runtime.network import Layer
 from dcformat_runtime.weight_matrices import Floats, Sparse
@@ -60,9 +60,10 @@ class Offsets(NamedTuple):
 
 def conv_offsets(weight: Sparse, layer: Layer, view: Window, flat: bool) -> Offsets:
     """Return the places that the columns of a convolution without groups multiply."""
-    columns = np.arange(weight.columns)
-    seen = seen_columns(columns, weight.shape, layer)
-    return Offsets(conv_columns(columns, weight.shape, layer, view, flat).astype(np.int32), seen)
+    channels, size = weight.shape[1], prod(weight.shape[2:])
+    taps = conv_taps(layer, view, flat, np.arange(size))
+    places = np.add.outer(view.plane * np.arange(channels), taps.places).reshape(-1).astype(np.int32)
+    return Offsets(places, None if taps.seen.all() else np.tile(taps.seen, channels))
 
 
 def fill_row_blocks(weight: Sparse, seen: npt.NDArray[np.bool_] | None, values: Floats) -> None:

@@ -11,12 +11,12 @@ import numpy as np
 from dcformat.graph import Conv
 from dcformat_runtime import isa
 from dcformat_runtime.bounds import UNBOUNDED
-from dcformat_runtime.compile.arena import Planes
 from dcformat_runtime.compile.choices import (
     column_ns,
     conv_product,
     conv_window,
     has_dense_columns,
+    image_products,
     matrix_of,
     row_blocks,
 )
@@ -34,22 +34,31 @@ from dcformat_runtime.compile.constants import (
     ShiftedPlace,
     aligned,
 )
-from dcformat_runtime.compile.shifts import is_shifted, is_split, place_shifted, shifted_window, write_shifted
+from dcformat_runtime.compile.shifts import (
+    image_planes,
+    place_shifted,
+    shifted_window,
+    write_shifted,
+)
 from dcformat_runtime.compile.sparse_rows import place_quads, place_rows, put_quads, put_rows
 from dcformat_runtime.compile.tables import (
+    ColumnTable,
+    EntryTable,
     Int32s,
     Occurrences,
     PermuteTable,
     Sell16Table,
     Window,
-    conv_entries,
+    conv_columns,
     dense_columns,
     linear_entries,
+    numbered_by_group,
     occurrences,
     permute_table,
     places_of,
     sell16_table,
     slots,
+    weight_keys,
 )
 from dcformat_runtime.compile.tile_tables import (
     DenseTable,
@@ -64,7 +73,7 @@ from dcformat_runtime.compile.tiling import conv_tiling, linear_runs, quad_tilin
 from dcformat_runtime.cpu import Vectors
 from dcformat_runtime.elementwise_layers import Elementwise
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, PERMUTE_SLOTS, QUAD
-from dcformat_runtime.network import Layer
+from dcformat_runtime.network import Layer, Network
 from dcformat_runtime.weight_matrices import Floats, Sparse
 
 if TYPE_CHECKING:
@@ -99,8 +108,10 @@ class Weights:
     space as the real ones.
     """
 
-    def __init__(self, room: Room, exact: bool, vectors: Vectors, planes: Planes) -> None:
-        self.room, self.exact, self.vectors, self.planes = room, exact, vectors, planes
+    def __init__(self, network: Network, room: Room, exact: bool, vectors: Vectors) -> None:
+        self.room, self.exact, self.vectors = room, exact, vectors
+        self._products = image_products(network, exact, vectors)
+        self.planes = image_planes(network, self._products)
         self._made: dict[tuple[object, ...], object] = {}
 
     def _once(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
@@ -169,10 +180,10 @@ class Weights:
 
     def _convolution(self, layer: Layer, flat: bool) -> ConvPlace:
         matrix, max_blocks = matrix_of(layer), self.vectors.max_blocks
-        if flat and is_shifted(layer, self.exact, self.vectors):
+        product = self._products[layer.output] if flat else conv_product(layer, flat, self.exact, self.vectors)
+        if product == "shifted":
             view = shifted_window(layer, self.planes)
             return ConvPlace(self._shifted(layer, view), view, 0, max_blocks)
-        product = conv_product(layer, flat, self.exact, self.vectors)
         dense = product in ("dense", "row blocks")
         source = layer.in_shapes[0]
         step = self.planes.step(source) if flat and layer.inputs[0] else prod(source[1:])
@@ -188,21 +199,34 @@ class Weights:
             place = make(self.room, matrix.rows, matrix.nnz, cut.runs)
         else:
             weight, bias = _parameters(layer)
-            # Runs go by channel, so entries stay in the order of the weight's columns for any number of runs.
-            table = conv_entries(weight, layer, view, flat, cut.runs)
             put = put_quads if product == "quads" else put_rows
-            place = put(self.room, weight, bias, table, cut.runs)
+            place = put(self.room, weight, bias, self._entries(layer, view, flat, cut.runs), cut.runs)
         starts = self.room.skip(len(view.starts))
         if layer.weight is not None:  # a prediction must not make the list, which may be long
             self.room.fill(starts, np.array(view.starts, np.int64))
         return ConvPlace(place, view, starts, cut.max_blocks)
 
+    def _entries(self, layer: Layer, view: Window, flat: bool, runs: int) -> EntryTable:
+        """Describe a convolution's entries in some runs of channels, which keep the order of the weight's columns."""
+        (weight, _), node = _parameters(layer), layer.node
+        assert isinstance(node, Conv)
+        keys, columns = weight_keys(numbered_by_group(weight, node.groups), node.groups * weight.columns)
+
+        def describe() -> ColumnTable:
+            return conv_columns(columns, layer, view, flat, runs)
+
+        if columns.size < node.groups * weight.columns:
+            return EntryTable(keys, describe())
+        shapes = weight.shape, layer.in_shapes[0], layer.conv_shape
+        like = shapes, node.stride, node.dilation, node.padding, node.groups, view, flat, runs
+        return EntryTable(keys, self._once(("columns", *like), describe))
+
     def _shifted(self, layer: Layer, view: Window) -> ShiftedPlace:
         place = place_shifted(self.room, layer, self.vectors.max_blocks)
         if layer.weight is not None:
             weight, bias = _parameters(layer)
-            table = conv_entries(weight, layer, view, True, place.runs)
-            self.room.write_later(lambda out: write_shifted(out, place, weight, bias, table, is_split(layer)))
+            table = self._entries(layer, view, True, place.runs)
+            self.room.write_later(lambda out: write_shifted(out, place, weight, bias, table))
         return place
 
     def _depthwise(self, layer: Layer) -> DepthwisePlace:

@@ -118,12 +118,13 @@ class Region(NamedTuple):
 
 
 @intrinsic(compiled_form("pool_line"))
-def pool_line(a: Array, window: Region, stride: int, kind: int, share: Any, y: int) -> None:
-    """Compute eight outputs of a pool from the given window and the seven after it, `stride` 1 or 2 floats apart.
+def pool_line(a: Array, window: Region, stride: int, kind: int, share: Any, y: int, count: int) -> None:
+    """Compute `count` outputs, rounded up to eights, from windows that lie `stride` 1 or 2 floats apart.
 
     `kind` 0 takes the maximum; the others divide the sum, taken row by row, by `share`.
     """
-    a[y : y + HALF] = _pooled([a[at:][: HALF * stride : stride] for at in _places(window)], kind, share)
+    n = -(-count // HALF) * HALF
+    a[y : y + n] = _pooled([a[at:][: n * stride : stride].copy() for at in _places(window)], kind, share)
 
 
 @intrinsic(compiled_form("pool_block"))

@@ -200,26 +200,29 @@ def _window(a: Array, mem: Array, op: int, plane: int, i: int, to: int, careful:
         last = max(first, min(out_w, (width - kernel_w + pad) // stride + 1))
         if careful:
             last -= (last - first) % HALF
-    for j in range(out_w):
-        inside = first <= j < last
-        if not inside or (j - first) % HALF == 0:
-            begin = j * stride - pad
-            left = max(0, begin)
-            right = min(width, begin + kernel_w)
-            counted = right - left
-            if kind == 1:
-                counted = min(begin + kernel_w, width + pad) - begin
-            share = np.float32(lines * counted)
-            at = plane + (low * width + left) * lanes
-            if inside:
-                # This writes eight outputs; those from `last` on will be overwritten.
-                pool_line(a, Region(at, high - low, kernel_w, width, 1), stride, kind, share, to + j)
-            elif lanes == 1:
-                _pool_one(a, at, high - low, right - left, width, kind, share, to + j)
-            else:
-                for lane in range(0, lanes, BLOCK):
-                    window = Region(at + lane, high - low, right - left, width * lanes, lanes)
-                    pool_block(a, window, kind, share, to + j * lanes + lane)
+    if last > first:
+        # This may write up to seven outputs beyond the last, which will be overwritten.
+        inside = Region(plane + low * width + first * stride - pad, high - low, kernel_w, width, 1)
+        pool_line(a, inside, stride, kind, np.float32(lines * kernel_w), to + first, last - first)
+    j = 0 if first else last
+    while j < out_w:
+        begin = j * stride - pad
+        left = max(0, begin)
+        right = min(width, begin + kernel_w)
+        counted = right - left
+        if kind == 1:
+            counted = min(begin + kernel_w, width + pad) - begin
+        share = np.float32(lines * counted)
+        at = plane + (low * width + left) * lanes
+        if lanes == 1:
+            _pool_one(a, at, high - low, right - left, width, kind, share, to + j)
+        else:
+            for lane in range(0, lanes, BLOCK):
+                window = Region(at + lane, high - low, right - left, width * lanes, lanes)
+                pool_block(a, window, kind, share, to + j * lanes + lane)
+        j += 1
+        if j == first:
+            j = last
 
 
 @device

@@ -186,10 +186,16 @@ def sell16_product(
         at = BLOCK * g
         slots = Row(source, 1, indices, values, start, end)
         gather(a, mem, slots, bias + at, Sum(resume, 0, 0, bounds, exact), wide, out + at)
-        if order:
-            for r in range(at, min(at + BLOCK, rows)):
-                a[target + word(mem, order + r)] = a[out + r]
         g += parts
+    if order and parts == 1:  # one loop takes less time than one for each group
+        for r in range(rows):
+            a[target + word(mem, order + r)] = a[out + r]
+    elif order:
+        g = part
+        while g < groups:
+            for r in range(BLOCK * g, min(BLOCK * (g + 1), rows)):
+                a[target + word(mem, order + r)] = a[out + r]
+            g += parts
 
 
 @device

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 
+from dcformat_runtime.kernels.simd_products import switch
 from dcformat_runtime.kernels.simd_widths import BLOCK, HALF
 from dcformat_runtime.kernels.simd_writer import F32, I16, I32, I64, Writer, helper, i64, vector
 
@@ -214,23 +216,45 @@ def pool_pairs() -> Any:
 def pool_line() -> Any:
     """Write `image_forms.pool_line`."""
 
-    def write(w: Writer, a: Any, window: Any, stride: Any, kind: Any, share: Any, y: Any) -> None:
+    def write(w: Writer, a: Any, window: Any, stride: Any, kind: Any, share: Any, y: Any, count: Any) -> None:
         even = ir.Constant(ir.VectorType(I32, HALF), list(range(0, BLOCK, 2)))
 
-        def one(place: Any) -> Any:
-            return w.load(a, place, vector(HALF))
+        def outputs(step: int, make: Callable[[Any], Any]) -> None:
+            with w.loop(i64(0), count, HALF) as j:
+                at = w.b.add(window.at, w.b.mul(j, i64(step)))
+                value = make(SimpleNamespace(**{**vars(window), "at": at}))
+                w.store(w.b.shuffle_vector(value, value, even) if value.type.count > HALF else value, a, w.b.add(y, j))
 
-        def two(place: Any) -> Any:
-            both = w.load(a, place, vector(BLOCK))
-            return w.b.shuffle_vector(both, both, even)
+        def variant(step: int) -> None:
+            kind_of = vector(HALF * step)
 
-        with w.b.if_else(w.b.icmp_signed("==", stride, i64(1))) as (then, otherwise):
-            with then:
-                w.store(_pooled(w, one, HALF, window, kind, share), a, y)
-            with otherwise:
-                w.store(_pooled(w, two, HALF, window, kind, share), a, y)
+            def tap(place: Any) -> Any:
+                return w.load(a, place, kind_of)
 
-    return helper("ARiifi", types.void, write)
+            maxima = w.b.icmp_signed("==", kind, i64(0))
+            three = w.b.and_(maxima, w.b.icmp_signed("==", window.columns, i64(3)))
+            with w.b.if_else(three) as (then, otherwise):
+                with then:
+                    outputs(step, lambda here: _maximum_of_three(w, tap, kind_of, here))
+                with otherwise:
+                    outputs(step, lambda here: _pooled(w, tap, HALF * step, here, kind, share))
+
+        switch(w, (stride,), [(1,), (2,)], variant)
+
+    return helper("ARiifii", types.void, write)
+
+
+def _maximum_of_three(w: Writer, tap: Callable[[Any], Any], kind: Any, window: Any) -> Any:
+    """Return the maximum of the taps of a window with three columns, taken column by column."""
+    columns = w.variables(3, kind)
+    for c, column in enumerate(columns):
+        w.b.store(tap(w.plus(window.at, c)), column)
+    with w.loop(i64(1), window.lines, 1) as r:
+        line = w.b.add(window.at, w.b.mul(r, window.line))
+        for c, column in enumerate(columns):
+            w.b.store(w.larger(w.b.load(column), tap(w.plus(line, c))), column)
+    first, second, third = map(w.b.load, columns)
+    return w.larger(w.larger(first, second), third)
 
 
 def pool_block() -> Any:

@@ -91,11 +91,11 @@ def test_the_change_is_that_of_the_packed_file(classifier: Model, pictures: dict
 def test_a_size_is_kept_and_used(classifier: Model, pictures: dict[str, Any]) -> None:
     trials: list[tuple[CalibrationTrial, bool]] = []
     made = compress_calibrated(
-        classifier, pictures, CalibrationGoal("size", 480), progress=lambda trial, best: trials.append((trial, best))
+        classifier, pictures, CalibrationGoal("size", 340), progress=lambda trial, best: trials.append((trial, best))
     )
-    assert 400 < made.size <= 480
+    assert 300 < made.size <= 340
     assert [trial for trial, best in trials if best][-1] == made
-    assert made.change == min(trial.change for trial, _ in trials if trial.size <= 480)
+    assert made.change == min(trial.change for trial, _ in trials if trial.size <= 340)
 
 
 @pytest.mark.parametrize("criterion", ["obs", "wanda", "magnitude", "random"])
