@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pytest
 
 import dcformat
-from dcformat import piecewise
+from dcformat import layout, piecewise
 from dcformat.assembly import CodedTensor, write_file
 from dcformat.codecs import Mode
+from dcformat.codecs.payload_layout import Coding
 from dcformat.codecs.value_block_writer import write_block
 from dcformat.errors import ChecksumError, MemoryLimitError, TrailingDataError, TruncatedError, WorkLimitError
 from dcformat.model import STORAGE, Model
@@ -119,11 +120,20 @@ def test_a_chunk_that_does_not_read_back_is_refused(monkeypatch: pytest.MonkeyPa
     found = piecewise.survey(elements, "fast")
 
     def damaged(part: Array, *_: object) -> bytes:
-        return write_block(-part, "float32", "fast")
+        return write_block(-part.reshape(-1), "float32", "fast")
 
-    monkeypatch.setattr(piecewise, "write_block", damaged)
+    monkeypatch.setattr(piecewise, "encode_values", damaged)
     with pytest.raises(ReadBackError, match="w: expected the same values when read back, found others"):
         piecewise.code_chunk(elements, found, 0)
+
+
+@pytest.mark.needs_compiler
+def test_integers_are_predicted_chunk_by_chunk() -> None:
+    steps = np.random.default_rng(1).integers(-5, 6, (40, 64))
+    walk = np.clip(np.cumsum(steps, axis=1), -128, 127).astype(np.int8)
+    found = piecewise.survey(InMemory(walk, "int8", 0.5), "tiny")
+    assert found.coding == Coding(layout.CODER_PREDICTION)
+    assert np.array_equal(dcformat.load(packed(InMemory(walk, "int8", 0.5), "tiny")).tensors["w"].to_dense(), walk)
 
 
 def large_file() -> bytes:
