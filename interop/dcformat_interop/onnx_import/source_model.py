@@ -27,6 +27,9 @@ _CUT = "cut the graph before it with onnx.utils.extract_model, and compute the r
 #: Maximum number of characters that a message shows of an engine's error.
 _REASON = 160
 
+#: The numbers of an input that are many, and the steps from zero to the largest that it is rounded to.
+_MANY, _STEPS = 1000, 128
+
 #: A size of the batch that distinguishes its dimension from others.
 _BATCH = 3
 
@@ -206,6 +209,22 @@ class OnnxSource:
                 default = 2 if plan.dtype == "bool" or "mask" in plan.name.lower() else 128
                 out[plan.name] = random.integers(0, self.limits.get(plan.name, default), shape).astype(plan.dtype)
         return out
+
+    def moved_by_a_step(self, inputs: Mapping[str, Array]) -> dict[str, Array] | None:
+        """Return the inputs with one of the many numbers of each item moved by about a step of 8 bits.
+
+        None if no input has many numbers: one of a few may change everything.
+        """
+        for plan in self.plans:
+            numbers = inputs[plan.name]
+            items = np.moveaxis(numbers, plan.batch_axis, 0) if plan.batch_axis is not None else numbers[None]
+            if numbers.dtype.kind == "f" and items[0].size >= _MANY:
+                moved = items.copy()
+                lines = moved.reshape(len(moved), -1)
+                lines[:, lines.shape[1] // 2] += np.abs(lines).max() / _STEPS
+                changed = np.moveaxis(moved, 0, plan.batch_axis) if plan.batch_axis is not None else moved[0]
+                return {**inputs, plan.name: changed}
+        return None
 
     def batch_axes(self, shapes: Sequence[Shape]) -> list[int | None]:
         """Return which dimension of each output is the batch; `shapes` are those for a batch of 1.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,25 @@ def integers() -> bytes:
     tensors["e.s"] = np.float32(2)
     nodes.append(node("QuantizeLinear", ["e", "e.s", "z"], ["y"]))
     return model(nodes, {"x": ["n", 3, 8, 8]}, {"y": (UINT8, ["n", 10])}, tensors)
+
+
+def deep() -> bytes:
+    """Return a network whose layers of integers multiply a step of rounding, so that it moves most of the outputs."""
+    nodes: list[Any] = []
+    tensors: dict[str, Any] = {"z": np.uint8(128), "zw": np.int8(0), "s": np.float32(0.03), "ws": np.float32(0.0016)}
+    last = "x"
+    for layer in range(12):
+        name = f"c{layer}"
+        tensors[f"{name}.w"] = np.random.default_rng(layer).integers(-127, 128, (8, 8 if layer else 3, 3, 3), np.int8)
+        nodes += [
+            node("QuantizeLinear", [last, "s", "z"], [f"{name}.q"]),
+            node("DequantizeLinear", [f"{name}.q", "s", "z"], [f"{name}.x"]),
+            node("DequantizeLinear", [f"{name}.w", "ws", "zw"], [f"{name}.v"]),
+            node("Conv", [f"{name}.x", f"{name}.v"], [name], pads=[1, 1, 1, 1]),
+        ]
+        last = name
+    nodes.append(node("QuantizeLinear", [last, "s", "z"], ["y"]))
+    return model(nodes, {"x": ["n", 3, 20, 20]}, {"y": (UINT8, ["n", 8, 20, 20])}, tensors)
 
 
 def refused(imported: OnnxImport, wrong: Model) -> None:
@@ -139,3 +158,23 @@ def test_another_operator(kind: type[Node], change: Any) -> None:
 def test_another_operator_of_integers(kind: type[Node], change: Any) -> None:
     imported = import_onnx(integers())
     refused(imported, with_node(imported.model, kind, change))
+
+
+def test_layers_that_multiply_a_step_of_rounding() -> None:
+    imported = import_onnx(deep())
+    session = Session.from_model(imported.model, backend="numpy")
+
+    def rounded(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Round a number of each image to the other side, as another order of a sum may."""
+        images = inputs["x"].copy()
+        images[:, 1, 5, 5] += 0.03
+        return session({"x": images})
+
+    found = imported.check(rounded).rounding
+    assert found is not None
+    assert found.share > 0.1
+    assert found.steps > 1
+    names = [name for name, tensor in imported.model.tensors.items() if len(tensor.shape) > 1]
+    assert len(names) == 12
+    for name in (names[0], names[6], names[11]):
+        refused(imported, flipped(imported.model, name))
