@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from math import inf
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -14,7 +13,6 @@ from numba import types
 from numba.core import config
 
 from dcformat.jit.compiler.ir_writer import pointer_name
-from dcformat_runtime import isa
 from dcformat_runtime.kernels.simd_widths import (
     BLOCK,
     HALF,
@@ -22,7 +20,7 @@ from dcformat_runtime.kernels.simd_widths import (
     POOL_WIDTHS,
     WIDTHS,
 )
-from dcformat_runtime.kernels.simd_writer import F32, I32, Writer, helper, i64, vector
+from dcformat_runtime.kernels.simd_writer import I32, Writer, helper, i64, vector
 
 
 def _unrolled(k: int, n: int) -> int:
@@ -189,9 +187,8 @@ def rows_full() -> Any:
             _accumulate(w, acc, Operands(BLOCK, BLOCK), w.flag(how.exact), a, mem, row)
             with w.b.if_then(w.flag(how.residual_last)):
                 add_residual()
-            clip_sums(w, how, bounds, acc)
             for b, total in enumerate(acc):
-                places.store(w, a, b, w.b.load(total))
+                places.store(w, a, b, w.clip(bounds, w.b.load(total)))
 
         switch(w, (k,), [(width,) for width in WIDTHS], variant)
 
@@ -205,18 +202,6 @@ VectorBounds = tuple[Any, Any]
 def load_bounds(w: Writer, mem: Any, how: Any) -> VectorBounds:
     """Load the bounds of results, once before all loops."""
     return w.load(mem, how.bounds), w.load(mem, w.plus(how.bounds, 1))
-
-
-def clip_sums(w: Writer, how: Any, bounds: VectorBounds, sums: list[Any]) -> None:
-    """Clip variables to the bounds from ``how.bounds`` on, each of which takes as long as a multiply-add."""
-    low, high = (w.splat(bound, sums[0].type.pointee.count) for bound in bounds)
-    with w.b.if_then(w.b.icmp_signed("!=", how.bounds, i64(isa.UNBOUNDED))):
-        for total in sums:
-            w.b.store(w.larger(low, w.b.load(total)), total)
-        with w.b.if_then(w.b.fcmp_ordered("<", bounds[1], F32(inf))):
-            for total in sums:
-                value = w.b.load(total)
-                w.b.store(w.b.select(w.b.fcmp_ordered("<", high, value), high, value), total)
 
 
 def add_to(w: Writer, total: Any, value: Any) -> None:
@@ -296,8 +281,7 @@ def rows_halves() -> Any:
             _accumulate(w, acc, Operands(HALF, apart), w.flag(how.exact), a, mem, row)
             with w.b.if_then(w.flag(how.residual_last)):
                 add_residual()
-            clip_sums(w, how, bounds, acc)
-            sums = [w.b.load(total) for total in acc]
+            sums = [w.clip(bounds, w.b.load(total)) for total in acc]
             with w.b.if_else(w.b.icmp_signed("==", out.width, i64(HALF)), likely=True) as (then, otherwise):
                 with then:
                     for value, place in zip(sums, places, strict=True):

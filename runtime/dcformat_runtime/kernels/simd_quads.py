@@ -7,7 +7,7 @@ from typing import Any
 
 from numba import types
 
-from dcformat_runtime.kernels.simd_products import BlockAddresses, add_to, clip_sums, load_bounds, switch, visit
+from dcformat_runtime.kernels.simd_products import BlockAddresses, add_to, load_bounds, switch, visit
 from dcformat_runtime.kernels.simd_widths import BLOCK, MASKS, QUAD, QUAD_WIDTHS
 from dcformat_runtime.kernels.simd_writer import F32, I64, Writer, helper, i64, vector
 
@@ -34,9 +34,8 @@ def quad_rows() -> Any:
                     add_to(w, total, places.load(w, a, b, distance))
 
             def finish(sums: list[Any], places: BlockAddresses) -> None:
-                clip_sums(w, how, bounds, sums)
                 for b, total in enumerate(sums):
-                    places.store(w, a, b, w.b.load(total))
+                    places.store(w, a, b, w.clip(bounds, w.b.load(total)))
 
             # A sum that is resumed begins without the bias, which it has already.
             resumes = w.flag(how.resume)

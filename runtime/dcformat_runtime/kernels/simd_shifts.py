@@ -10,7 +10,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from dcformat_runtime.kernels.simd_products import Operands, add_to, clip_sums, fused, load_bounds, switch
+from dcformat_runtime.kernels.simd_products import Operands, add_to, fused, load_bounds, switch
 from dcformat_runtime.kernels.simd_widths import BLOCK, MASK, WIDTHS
 from dcformat_runtime.kernels.simd_writer import I32, Writer, helper, vector
 
@@ -60,10 +60,8 @@ def rows_shifted() -> Any:
             add_column(acc, r, 2)
             shift(acc, w.plus(shifts.masks, MASK), -1)
             add_column(acc, r, 1)
-            add(acc, (w.load(a, place, kind) for place in places))
-            clip_sums(w, how, bounds, acc)
             for total, place in zip(acc, places, strict=True):
-                w.store(w.b.load(total), a, place)
+                w.store(w.clip(bounds, w.b.fadd(w.b.load(total), w.load(a, place, kind))), a, place)
 
         switch(w, (k,), [(width,) for width in WIDTHS], variant)
 
