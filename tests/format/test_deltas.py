@@ -371,6 +371,7 @@ def test_a_new_file_is_written_tensor_by_tensor(kind: str) -> None:
     assert out.getvalue() == dcformat.dumps(new)
 
 
+@pytest.mark.needs_compiler
 def test_a_file_may_be_written_that_does_not_fit_in_memory() -> None:
     source = np.random.default_rng(8)
     old = {f"w{n}": from_dense(f"w{n}", source.standard_normal((200, 200)).astype(np.float32)) for n in range(30)}
