@@ -28,8 +28,8 @@ _SHARE, _STEP, _FUNCTION_SHARE = 0.01, 1.0, 0.15
 #: many steps, or this much more than the source's results move if one number of its inputs moves by a step.
 _OWN, _MOVED = 0.5, 1.5
 
-#: Steps from zero to the largest output, where the outputs of a network of integers are floats.
-_STEPS = 128
+#: Steps from zero to the largest number, where the inputs or outputs of a network of integers are floats.
+STEPS = 128
 
 
 class Differences(NamedTuple):
@@ -86,7 +86,7 @@ def rounding(found: Array, wanted: Array) -> RoundingDifference:
     apart, scale = differences(found, wanted)
     if wanted.dtype.kind == "f":
         return RoundingDifference(
-            float((apart > TOLERANCE * scale).mean()), float(apart.max(initial=0)) / scale * _STEPS
+            float((apart > TOLERANCE * scale).mean()), float(apart.max(initial=0)) / scale * STEPS
         )
     wide = wanted.dtype.itemsize > 2
     return RoundingDifference(float((apart > 0).mean()), 0.0 if wide else float(apart.max(initial=0)))

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from dcformat.graph import Shape
 from dcformat_interop.graph_builder import TensorNames
+from dcformat_interop.lowering.comparison import STEPS
 from dcformat_interop.onnx_import.model_inputs import InputPlan
 from dcformat_interop.refusals import UnfitError
 
@@ -27,8 +28,8 @@ _CUT = "cut the graph before it with onnx.utils.extract_model, and compute the r
 #: Maximum number of characters that a message shows of an engine's error.
 _REASON = 160
 
-#: The numbers of an input that are many, and the steps from zero to the largest that it is rounded to.
-_MANY, _STEPS = 1000, 128
+#: From so many numbers in an item of an input, one of them hardly changes what the item is.
+_MANY = 1000
 
 #: A size of the batch that distinguishes its dimension from others.
 _BATCH = 3
@@ -217,13 +218,11 @@ class OnnxSource:
         """
         for plan in self.plans:
             numbers = inputs[plan.name]
-            items = np.moveaxis(numbers, plan.batch_axis, 0) if plan.batch_axis is not None else numbers[None]
-            if numbers.dtype.kind == "f" and items[0].size >= _MANY:
-                moved = items.copy()
-                lines = moved.reshape(len(moved), -1)
-                lines[:, lines.shape[1] // 2] += np.abs(lines).max() / _STEPS
-                changed = np.moveaxis(moved, 0, plan.batch_axis) if plan.batch_axis is not None else moved[0]
-                return {**inputs, plan.name: changed}
+            middle = tuple(slice(None) if axis == plan.batch_axis else n // 2 for axis, n in enumerate(numbers.shape))
+            if numbers.dtype.kind == "f" and numbers.size >= _MANY * numbers[middle].size:
+                moved = numbers.copy()
+                moved[middle] += np.abs(numbers).max() / STEPS
+                return {**inputs, plan.name: moved}
         return None
 
     def batch_axes(self, shapes: Sequence[Shape]) -> list[int | None]:
