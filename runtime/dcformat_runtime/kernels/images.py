@@ -47,8 +47,14 @@ def pad_copy(a: Array, mem: Array, op: int, source: int, target: int, part: int,
     across = cols * lanes
     needed = word(mem, op + isa.PAD_COPY_NEEDED)
     plain = top == 0 and phases == 1 and count <= height and stride == 1
-    for v in range(word(mem, op + isa.PAD_COPY_VARIANTS)):
+    variants = word(mem, op + isa.PAD_COPY_VARIANTS)
+    # Each part takes adjacent copies, of which those of a channel follow one another.
+    begin = part * channels * variants // parts
+    end = (part + 1) * channels * variants // parts
+    for v in range(variants):
         left = word(mem, starts + v)
+        start = _ceil(begin - v, variants)
+        stop = _ceil(end - v, variants)
         # The columns whose source lies in the image; the others are padding.
         low = min(cols, max(0, _ceil(-left, stride)))
         high = max(low, min(cols, _ceil(width - left, stride)))
@@ -57,22 +63,19 @@ def pad_copy(a: Array, mem: Array, op: int, source: int, target: int, part: int,
         # One pass over whole blocks; it reads as far to the left as there is padding.
         shifts = stride == 1 and lanes == 1 and left >= -isa.LEAD
         if plain and high - low == cols:
-            c = part
-            while c < channels:
+            for c in range(start, stop):
                 to = target + c * copy_step + v * count * across
                 copy_lines(a, source + c * step + left * lanes, width * lanes, to, across, count, across)
-                c += parts
             continue
         for phase in range(phases):
             # The rows whose source lies in the image.
             first = min(count, max(0, _ceil(top - phase, phases)))
             last = max(first, min(count, _ceil(height + top - phase, phases)))
-            begin = source + ((first * phases + phase - top) * width + left) * lanes
+            inside = source + ((first * phases + phase - top) * width + left) * lanes
             above = target + (v * phases + phase) * count * across
-            c = part
-            while c < channels:
+            for c in range(start, stop):
                 to = above + c * copy_step + first * across
-                at = begin + c * step
+                at = inside + c * step
                 if first:
                     clear_lines(a, to - first * across, 0, 1, first * across)
                 if shifts:
@@ -85,7 +88,6 @@ def pad_copy(a: Array, mem: Array, op: int, source: int, target: int, part: int,
                         clear_lines(a, to + high * lanes, across, last - first, (needed - high) * lanes)
                 if last < count:
                     clear_lines(a, to + (last - first) * across, 0, 1, (count - last) * across)
-                c += parts
 
 
 @device
@@ -123,14 +125,12 @@ def split(a: Array, mem: Array, op: int, source: int, target: int, part: int, pa
     plane = word(mem, op + isa.SPLIT_PLANE)
     quarter = word(mem, op + isa.SPLIT_QUARTER)
     lead = word(mem, op + isa.SPLIT_LEAD)
-    c = part
-    while c < channels:
+    for c in range(part * channels // parts, (part + 1) * channels // parts):
         to = target + 4 * quarter * c + lead
         for odd in range(2):
             at = source + c * plane + odd * width
             split_lines(a, at, to + 2 * odd * quarter, Splitting(2 * width, lines, width // 2, quarter))
         clear_lines(a, to + 2 * quarter - width // 2, quarter, 2, width // 2)
-        c += parts
 
 
 @device
@@ -163,8 +163,7 @@ def pool(a: Array, mem: Array, op: int, source: int, target: int, part: int, par
     # write up to seven outputs beyond a line, which may be several lines.
     free = out_h - (HALF - 2 + out_w) // out_w if parts > 1 else out_h
     lines = max(0, free) if pairs else 0
-    c = part
-    while c < channels:
+    for c in range(part * channels // parts, (part + 1) * channels // parts):
         plane = source + c * step
         out = target + c * out_step
         pool_pairs(a, plane, width, out, out_w, lines)
@@ -172,7 +171,6 @@ def pool(a: Array, mem: Array, op: int, source: int, target: int, part: int, par
             _window(a, mem, op, plane, i, out + i * out_w * lanes, i >= free)
         if bounds != isa.UNBOUNDED:
             clip(a, mem, out, out, out_h * out_w * lanes, bounds)
-        c += parts
 
 
 @device
