@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from dcformat.jit import device
 from dcformat_runtime import isa
-from dcformat_runtime.kernels.sharing import first_of
+from dcformat_runtime.kernels.row_parts import first_of
 from dcformat_runtime.kernels.shift_forms import Shifts, rows_shifted
 from dcformat_runtime.kernels.simd import (
     Destination,

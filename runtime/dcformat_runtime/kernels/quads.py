@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from dcformat.jit import device, intrinsic
 from dcformat_runtime import isa
-from dcformat_runtime.kernels.sharing import first_of
+from dcformat_runtime.kernels.row_parts import first_of
 from dcformat_runtime.kernels.simd import Destination, Sum, clipped, compiled_form, word
 from dcformat_runtime.kernels.simd_widths import BLOCK, MASKS, QUAD
 
