@@ -17,13 +17,15 @@ from dcformat_runtime.kernels.image_forms import (
     copy_even_lines,
     copy_lines,
     copy_shifted,
+    lane_means,
+    plane_means,
     pool_block,
     pool_line,
     pool_pairs,
     split_lines,
 )
 from dcformat_runtime.kernels.simd import copy_half, word
-from dcformat_runtime.kernels.simd_widths import BLOCK, HALF
+from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, MEAN_PLANES
 
 Array = npt.NDArray[Any]
 
@@ -237,28 +239,26 @@ def _pool_one(a: Array, at: int, rows: int, cols: int, line: int, kind: int, sha
 
 @device
 def pool_all(a: Array, mem: Array, op: int, source: int, target: int, part: int, parts: int) -> None:
-    """Take the mean or maximum of each channel in four interleaved sums, whose order is the same for any batch."""
+    """Take the mean or maximum of each channel; the order of the sums is the same for any batch."""
     n = word(mem, op + isa.GLOBAL_POOL_POSITIONS)
     lanes = word(mem, op + isa.GLOBAL_POOL_LANES)
     mean = word(mem, op + isa.GLOBAL_POOL_MEAN)
     channels = word(mem, op + isa.GLOBAL_POOL_CHANNELS)
-    for c in range(part * channels // parts, (part + 1) * channels // parts):
-        for lane in range(lanes):
-            at = source + c * word(mem, op + isa.GLOBAL_POOL_PLANE) * lanes + lane
-            best = a[at]
-            s0 = np.float32(0)
-            s1 = np.float32(0)
-            s2 = np.float32(0)
-            s3 = np.float32(0)
-            if mean:
-                for p in range(0, n - n % 4, 4):
-                    s0 += a[at + p * lanes]
-                    s1 += a[at + (p + 1) * lanes]
-                    s2 += a[at + (p + 2) * lanes]
-                    s3 += a[at + (p + 3) * lanes]
-                for p in range(n - n % 4, n):
-                    s0 += a[at + p * lanes]
-            else:
-                for p in range(n):
-                    best = max(best, a[at + p * lanes])
-            a[target + c * lanes + lane] = ((s0 + s1) + (s2 + s3)) / np.float32(n) if mean else best
+    step = word(mem, op + isa.GLOBAL_POOL_PLANE) * lanes
+    c = part * channels // parts
+    stop = (part + 1) * channels // parts
+    while c < stop:
+        planes = 1
+        if mean and lanes == 1:
+            planes = MEAN_PLANES if c + MEAN_PLANES <= stop else 1
+            plane_means(planes, a, source + c * step, step, n, target + c)
+        elif mean:
+            for lane in range(0, lanes, HALF):
+                lane_means(a, source + c * step + lane, lanes, n, target + c * lanes + lane)
+        else:
+            for lane in range(lanes):
+                best = a[source + c * step + lane]
+                for p in range(1, n):
+                    best = max(best, a[source + c * step + p * lanes + lane])
+                a[target + c * lanes + lane] = best
+        c += planes
