@@ -15,6 +15,10 @@ from dcformat_runtime.kernels.simd_widths import BLOCK, MASKS, QUAD
 
 Array = npt.NDArray[Any]
 
+#: The least number of blocks for each part if the parts of a product are blocks: all parts read all weights then, but
+#: less of what other parts wrote.
+_LONG = 64
+
 
 class QuadTile(NamedTuple):
     """The entries of four sparse rows, of which at most `rows` are kept, and the place of what they multiply.
@@ -67,7 +71,10 @@ def quad_rows(k: int, a: Array, mem: Array, tile: QuadTile, bias: int, how: Sum,
 
 @device
 def quad_product(a: Array, mem: Array, op: int, source: int, target: int, part: int, parts: int) -> None:
-    """Multiply quads of sparse rows by blocks of positions; each part takes adjacent quads."""
+    """Multiply quads of sparse rows by blocks of positions.
+
+    Each part takes some of the blocks if they form one very long line, and otherwise adjacent quads.
+    """
     count = word(mem, op + isa.QUAD_PRODUCT_ROWS)
     ends = word(mem, op + isa.QUAD_PRODUCT_ENDS)
     starts = word(mem, op + isa.QUAD_PRODUCT_STARTS)
@@ -84,11 +91,13 @@ def quad_product(a: Array, mem: Array, op: int, source: int, target: int, part: 
     residual = word(mem, op + isa.QUAD_PRODUCT_RESIDUAL)
     adds = 0 if residual == isa.NO_RESIDUAL else 1
     quads = (count + QUAD - 1) // QUAD
-    start = first_of(mem, ends, MASKS, quads, part, parts)
-    stop = first_of(mem, ends, MASKS, quads, part + 1, parts)
-    first = 0
-    while first < blocks:
-        k = quad_width(blocks - first, max_blocks)
+    by_blocks = parts > 1 and blocks >= _LONG * parts and line_blocks >= blocks
+    start = 0 if by_blocks else first_of(mem, ends, MASKS, quads, part, parts)
+    stop = quads if by_blocks else first_of(mem, ends, MASKS, quads, part + 1, parts)
+    first = part * blocks // parts if by_blocks else 0
+    end = (part + 1) * blocks // parts if by_blocks else blocks
+    while first < end:
+        k = quad_width(end - first, max_blocks)
         line = first // line_blocks
         # Where the sums overwrite the residual, no block may write beyond its line.
         final = 1 if first + k == blocks or (adds and residual == target) else 0
