@@ -14,6 +14,7 @@ from dcformat_runtime.compile.constants import Room
 from dcformat_runtime.compile.program import lay_out
 from dcformat_runtime.compile.weights import Weights
 from dcformat_runtime.kernels.quad_layout import lay_out_quads
+from dcformat_runtime.kernels.simd_widths import BLOCK
 from dcformat_runtime.network import lower, matrices, outline
 from dcformat_runtime.network_engine import KernelEngine
 from dcformat_runtime.numpy_backend.numpy_engine import NumpyEngine
@@ -86,6 +87,14 @@ def _many_channels() -> Net:
     return net
 
 
+def _long_lines() -> Net:
+    """Return 1 x 1 convolutions of many positions, the second of which adds the result of the first."""
+    net = Net(64, 56, 56)
+    first = net.conv(0, 61, 64, (1, 1), 0.5)
+    net.add(Add((net.conv(0, 61, 64, (1, 1), 0.5), first)))
+    return net
+
+
 NETWORKS: dict[str, Callable[[], Net]] = {
     "7 x 7": partial(_image, 7, 64),
     "14 x 14, odd rows": partial(_image, 14, 61),
@@ -96,6 +105,7 @@ NETWORKS: dict[str, Callable[[], Net]] = {
     "many weights": partial(_image, 20, 64, density=0.7),
     "pool": _pooled,
     "runs": _many_channels,
+    "long lines": _long_lines,
 }
 
 
@@ -109,6 +119,8 @@ def test_quads_compute_the_same(name: str) -> None:
     assert quads
     if name == "runs":
         assert all(record[isa.QUAD_PRODUCT_RUNS] > 1 for record in quads)
+    if name == "long lines":  # three threads share each product by blocks
+        assert {record[isa.QUAD_PRODUCT_LINE_BLOCKS] for record in quads} == {56 * 56 // BLOCK}
     found = engine.run(x)
     assert error(found, NumpyEngine(network, False).run(x)) < 1e-5
     assert error(KernelEngine(network, 3, False, vectors=WIDE, hand_over=0.0001).run(x), found) < 1e-6

@@ -20,22 +20,24 @@ compute, copy = maps.compute, maps.copy
 
 @device
 def run_elements(a: Array, mem: Array, op: int, target: int, part: int, parts: int) -> None:
-    """Run a map; each part takes every `parts`-th block of elements."""
+    """Run a map; each part takes adjacent blocks of elements."""
     count = word(mem, op + isa.MAP_COUNT)
     program = word(mem, op + isa.MAP_PROGRAM)
     loads = word(mem, op + isa.MAP_LOADS)
     # Parts without registers of their own leave the work to the others.
     workers = min(parts, word(mem, op + isa.MAP_SCRATCHES))
     registers = word(mem, op + isa.MAP_SCRATCH) + part * word(mem, op + isa.MAP_SCRATCH_STEP)
-    start = part * _BLOCK if part < workers else count
-    if start < count:
+    blocks = (count + _BLOCK - 1) // _BLOCK
+    start = part * blocks // workers * _BLOCK
+    stop = min((part + 1) * blocks // workers * _BLOCK, count)
+    if start < stop:
         for k in range(word(mem, op + isa.MAP_CONSTANT_COUNT)):
             value = mem[word(mem, op + isa.MAP_CONSTANTS) + k]
             register = a[registers + k * _BLOCK : registers + (k + 1) * _BLOCK]
             for i in range(min(_BLOCK, count)):
                 register[i] = value
-    while start < count:
-        n = min(_BLOCK, count - start)
+    while start < stop:
+        n = min(_BLOCK, stop - start)
         for p in range(word(mem, op + isa.MAP_INSTRUCTIONS)):
             at = program + p * _INSTRUCTION
             function = word(mem, at)
@@ -55,7 +57,7 @@ def run_elements(a: Array, mem: Array, op: int, target: int, part: int, parts: i
                 y = registers + _BLOCK * word(mem, at + _SECOND)
                 z = registers + _BLOCK * word(mem, at + _THIRD)
                 compute(function, a[d : d + n], a[x : x + n], a[y : y + n], a[z : z + n], n)
-        start += workers * _BLOCK
+        start += _BLOCK
 
 
 @device

@@ -128,24 +128,40 @@ def exp(x: Any) -> Any:
     """Return e^x."""
     bounded = choose(x > _EXP_LOW, x, _EXP_LOW)
     bounded = choose(bounded < _EXP_HIGH, bounded, _EXP_HIGH)
-    n = (bounded * _LOG2_E + _ROUNDER) - _ROUNDER
-    r = (bounded - n * _LN2) - n * _LN2_REST
-    p = F(1.9875691500e-4) * r + F(1.3981999507e-3)
-    p = p * r + F(8.3334519073e-3)
-    p = p * r + F(4.1665795894e-2)
-    p = p * r + F(1.6666665459e-1)
-    p = p * r + F(5.0000001201e-1)
-    p = (p * (r * r) + r) + _ONE
+    n = _halvings(bounded)
     low = choose(n < F(127), n, F(127))
-    y = p * power_of_two(low) * choose(n > F(127), _TWO, _ONE)
+    y = _multiple(bounded, n) * power_of_two(low) * choose(n > F(127), _TWO, _ONE)
     y = choose(x >= _EXP_LOW, y, _ZERO)
     return choose(x == x, y, x)
 
 
 @device
+def _halvings(x: Any) -> Any:
+    """Return the whole number n with which 2^n is closest to e^x."""
+    return (x * _LOG2_E + _ROUNDER) - _ROUNDER
+
+
+@device
+def _multiple(x: Any, n: Any) -> Any:
+    """Return e^x / 2^n, for the n of `_halvings`."""
+    r = (x - n * _LN2) - n * _LN2_REST
+    p = F(1.9875691500e-4) * r + F(1.3981999507e-3)
+    p = p * r + F(8.3334519073e-3)
+    p = p * r + F(4.1665795894e-2)
+    p = p * r + F(1.6666665459e-1)
+    p = p * r + F(5.0000001201e-1)
+    return (p * (r * r) + r) + _ONE
+
+
+@device
 def sigmoid(x: Any) -> Any:
     """Return ``1 / (1 + exp(-x))``."""
-    e = exp(-abs(x))
+    # This exp needs no upper bound, and no care for large results.
+    size = -abs(x)
+    bounded = choose(size > _EXP_LOW, size, _EXP_LOW)
+    n = _halvings(bounded)
+    e = choose(size >= _EXP_LOW, _multiple(bounded, n) * power_of_two(n), _ZERO)
+    e = choose(x == x, e, x)
     return choose(x >= _ZERO, _ONE, e) / (_ONE + e)
 
 

@@ -143,3 +143,25 @@ def _pooled(taps: list[Array], kind: int, share: Any) -> Array:
     for tap in taps:
         out = np.maximum(out, tap) if kind == 0 else out + tap
     return out if kind == 0 else np.asarray(out / np.float32(share), np.float32)
+
+
+@intrinsic(compiled_form("plane_means"))
+def plane_means(k: int, a: Array, at: int, step: int, n: int, y: int) -> None:
+    """Write the means of 1 or `MEAN_PLANES` planes of `n` floats, which begin `step` apart."""
+    for c in range(k):
+        a[y + c] = _mean(a[at + c * step :][:n])
+
+
+@intrinsic(compiled_form("lane_means"))
+def lane_means(a: Array, at: int, step: int, n: int, y: int) -> None:
+    """Write the means of `n` half blocks, which begin `step` apart."""
+    a[y : y + HALF] = _mean(np.stack([a[at + p * step :][:HALF] for p in range(n)]))
+
+
+def _mean(x: Array) -> Array:
+    """Return the mean of `x` in four interleaved sums, the first of which takes the remainder."""
+    whole = len(x) - len(x) % 4
+    sums = np.zeros((4, *x.shape[1:]), np.float32)
+    for p in range(len(x)):
+        sums[p % 4 if p < whole else 0] += x[p]
+    return np.asarray(((sums[0] + sums[1]) + (sums[2] + sums[3])) / np.float32(len(x)), np.float32)

@@ -17,13 +17,15 @@ from dcformat_runtime.kernels.image_forms import (
     copy_even_lines,
     copy_lines,
     copy_shifted,
+    lane_means,
+    plane_means,
     pool_block,
     pool_line,
     pool_pairs,
     split_lines,
 )
 from dcformat_runtime.kernels.simd import copy_half, word
-from dcformat_runtime.kernels.simd_widths import BLOCK, HALF
+from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, MEAN_PLANES
 
 Array = npt.NDArray[Any]
 
@@ -47,8 +49,14 @@ def pad_copy(a: Array, mem: Array, op: int, source: int, target: int, part: int,
     across = cols * lanes
     needed = word(mem, op + isa.PAD_COPY_NEEDED)
     plain = top == 0 and phases == 1 and count <= height and stride == 1
-    for v in range(word(mem, op + isa.PAD_COPY_VARIANTS)):
+    variants = word(mem, op + isa.PAD_COPY_VARIANTS)
+    # Each part takes adjacent copies, of which those of a channel follow one another.
+    begin = part * channels * variants // parts
+    end = (part + 1) * channels * variants // parts
+    for v in range(variants):
         left = word(mem, starts + v)
+        start = _ceil(begin - v, variants)
+        stop = _ceil(end - v, variants)
         # The columns whose source lies in the image; the others are padding.
         low = min(cols, max(0, _ceil(-left, stride)))
         high = max(low, min(cols, _ceil(width - left, stride)))
@@ -57,22 +65,19 @@ def pad_copy(a: Array, mem: Array, op: int, source: int, target: int, part: int,
         # One pass over whole blocks; it reads as far to the left as there is padding.
         shifts = stride == 1 and lanes == 1 and left >= -isa.LEAD
         if plain and high - low == cols:
-            c = part
-            while c < channels:
+            for c in range(start, stop):
                 to = target + c * copy_step + v * count * across
                 copy_lines(a, source + c * step + left * lanes, width * lanes, to, across, count, across)
-                c += parts
             continue
         for phase in range(phases):
             # The rows whose source lies in the image.
             first = min(count, max(0, _ceil(top - phase, phases)))
             last = max(first, min(count, _ceil(height + top - phase, phases)))
-            begin = source + ((first * phases + phase - top) * width + left) * lanes
+            inside = source + ((first * phases + phase - top) * width + left) * lanes
             above = target + (v * phases + phase) * count * across
-            c = part
-            while c < channels:
+            for c in range(start, stop):
                 to = above + c * copy_step + first * across
-                at = begin + c * step
+                at = inside + c * step
                 if first:
                     clear_lines(a, to - first * across, 0, 1, first * across)
                 if shifts:
@@ -85,7 +90,6 @@ def pad_copy(a: Array, mem: Array, op: int, source: int, target: int, part: int,
                         clear_lines(a, to + high * lanes, across, last - first, (needed - high) * lanes)
                 if last < count:
                     clear_lines(a, to + (last - first) * across, 0, 1, (count - last) * across)
-                c += parts
 
 
 @device
@@ -123,14 +127,12 @@ def split(a: Array, mem: Array, op: int, source: int, target: int, part: int, pa
     plane = word(mem, op + isa.SPLIT_PLANE)
     quarter = word(mem, op + isa.SPLIT_QUARTER)
     lead = word(mem, op + isa.SPLIT_LEAD)
-    c = part
-    while c < channels:
+    for c in range(part * channels // parts, (part + 1) * channels // parts):
         to = target + 4 * quarter * c + lead
         for odd in range(2):
             at = source + c * plane + odd * width
             split_lines(a, at, to + 2 * odd * quarter, Splitting(2 * width, lines, width // 2, quarter))
         clear_lines(a, to + 2 * quarter - width // 2, quarter, 2, width // 2)
-        c += parts
 
 
 @device
@@ -163,8 +165,7 @@ def pool(a: Array, mem: Array, op: int, source: int, target: int, part: int, par
     # write up to seven outputs beyond a line, which may be several lines.
     free = out_h - (HALF - 2 + out_w) // out_w if parts > 1 else out_h
     lines = max(0, free) if pairs else 0
-    c = part
-    while c < channels:
+    for c in range(part * channels // parts, (part + 1) * channels // parts):
         plane = source + c * step
         out = target + c * out_step
         pool_pairs(a, plane, width, out, out_w, lines)
@@ -172,7 +173,6 @@ def pool(a: Array, mem: Array, op: int, source: int, target: int, part: int, par
             _window(a, mem, op, plane, i, out + i * out_w * lanes, i >= free)
         if bounds != isa.UNBOUNDED:
             clip(a, mem, out, out, out_h * out_w * lanes, bounds)
-        c += parts
 
 
 @device
@@ -239,28 +239,26 @@ def _pool_one(a: Array, at: int, rows: int, cols: int, line: int, kind: int, sha
 
 @device
 def pool_all(a: Array, mem: Array, op: int, source: int, target: int, part: int, parts: int) -> None:
-    """Take the mean or maximum of each channel in four interleaved sums, whose order is the same for any batch."""
+    """Take the mean or maximum of each channel; the order of the sums is the same for any batch."""
     n = word(mem, op + isa.GLOBAL_POOL_POSITIONS)
     lanes = word(mem, op + isa.GLOBAL_POOL_LANES)
     mean = word(mem, op + isa.GLOBAL_POOL_MEAN)
     channels = word(mem, op + isa.GLOBAL_POOL_CHANNELS)
-    for c in range(part * channels // parts, (part + 1) * channels // parts):
-        for lane in range(lanes):
-            at = source + c * word(mem, op + isa.GLOBAL_POOL_PLANE) * lanes + lane
-            best = a[at]
-            s0 = np.float32(0)
-            s1 = np.float32(0)
-            s2 = np.float32(0)
-            s3 = np.float32(0)
-            if mean:
-                for p in range(0, n - n % 4, 4):
-                    s0 += a[at + p * lanes]
-                    s1 += a[at + (p + 1) * lanes]
-                    s2 += a[at + (p + 2) * lanes]
-                    s3 += a[at + (p + 3) * lanes]
-                for p in range(n - n % 4, n):
-                    s0 += a[at + p * lanes]
-            else:
-                for p in range(n):
-                    best = max(best, a[at + p * lanes])
-            a[target + c * lanes + lane] = ((s0 + s1) + (s2 + s3)) / np.float32(n) if mean else best
+    step = word(mem, op + isa.GLOBAL_POOL_PLANE) * lanes
+    c = part * channels // parts
+    stop = (part + 1) * channels // parts
+    while c < stop:
+        planes = 1
+        if mean and lanes == 1:
+            planes = MEAN_PLANES if c + MEAN_PLANES <= stop else 1
+            plane_means(planes, a, source + c * step, step, n, target + c)
+        elif mean:
+            for lane in range(0, lanes, HALF):
+                lane_means(a, source + c * step + lane, lanes, n, target + c * lanes + lane)
+        else:
+            for lane in range(lanes):
+                best = a[source + c * step + lane]
+                for p in range(1, n):
+                    best = max(best, a[source + c * step + p * lanes + lane])
+                a[target + c * lanes + lane] = best
+        c += planes

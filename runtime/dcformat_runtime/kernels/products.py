@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from dcformat.jit import device
 from dcformat_runtime import isa
+from dcformat_runtime.kernels.row_parts import first_of
 from dcformat_runtime.kernels.shift_forms import Shifts, rows_shifted
 from dcformat_runtime.kernels.simd import (
     Destination,
@@ -35,7 +36,7 @@ _LONG = 4
 def csr_product(a: Array, mem: Array, op: int, source: int, target: int, exact: int, part: int, parts: int) -> None:
     """Multiply sparse rows by blocks of positions or of lanes.
 
-    Each part takes some of the blocks if they form one long line, and otherwise every `parts`-th row.
+    Each part takes some of the blocks if they form one long line, and otherwise adjacent rows.
     """
     # This function is long because it reads every field once, before the loops that share them.
     count = word(mem, op + isa.CSR_PRODUCT_ROWS)
@@ -62,8 +63,8 @@ def csr_product(a: Array, mem: Array, op: int, source: int, target: int, exact: 
     by_blocks = parts > 1 and blocks >= _LONG * parts and line_blocks >= blocks and not pool
     begin = part * blocks // parts if by_blocks else 0
     end = (part + 1) * blocks // parts if by_blocks else blocks
-    first_row = 0 if by_blocks else part
-    every = 1 if by_blocks else parts
+    start = 0 if by_blocks else first_of(mem, indptr, 1, count, part, parts)
+    stop = count if by_blocks else first_of(mem, indptr, 1, count, part + 1, parts)
     for i in range(word(mem, op + isa.CSR_PRODUCT_OUTER)):
         row_source = source + i * across
         row_target = target + i * word(mem, op + isa.CSR_PRODUCT_TARGET_OUTER)
@@ -81,9 +82,8 @@ def csr_product(a: Array, mem: Array, op: int, source: int, target: int, exact: 
                 last = c == runs - 1
                 first_adds = adds if c == 0 and not exact else 0
                 how = Sum(c, first_adds, adds if last and exact else 0, bounds if last else isa.UNBOUNDED, exact)
-                # Rows are sorted by length, so taking every `parts`-th balances the parts.
                 starts = indptr + c * count
-                table = Rows(x, unit, indices, values, starts, order, biases, first_row, count, every, target_row)
+                table = Rows(x, unit, indices, values, starts, order, biases, start, stop, target_row)
                 if line_blocks == 0:
                     y = row_target + (first // (2 * pool) * gap if pool else first * gap)
                     rows_halves(Halves(k, step, pool), a, mem, table, how, Destination(y, gap, 0, 0, width, beside, 1))
@@ -100,7 +100,7 @@ def csr_product(a: Array, mem: Array, op: int, source: int, target: int, exact: 
 
 @device
 def shifted_product(a: Array, mem: Array, op: int, source: int, target: int, part: int, parts: int) -> None:
-    """Multiply the sparse rows of a 3 x 3 convolution by one image; each part takes every `parts`-th row."""
+    """Multiply the sparse rows of a 3 x 3 convolution by one image; each part takes adjacent rows."""
     count = word(mem, op + isa.SHIFTED_PRODUCT_ROWS)
     indptr = word(mem, op + isa.SHIFTED_PRODUCT_INDPTR)
     order = word(mem, op + isa.SHIFTED_PRODUCT_ORDER)
@@ -116,6 +116,8 @@ def shifted_product(a: Array, mem: Array, op: int, source: int, target: int, par
     runs = word(mem, op + isa.SHIFTED_PRODUCT_RUNS)
     residual = word(mem, op + isa.SHIFTED_PRODUCT_RESIDUAL)
     adds = 0 if residual == isa.NO_RESIDUAL else 1
+    start = first_of(mem, indptr, 1, count, part, parts)
+    stop = first_of(mem, indptr, 1, count, part + 1, parts)
     first = 0
     while first < blocks:
         k = word(mem, tiles + min(blocks - first, max_blocks))
@@ -123,7 +125,7 @@ def shifted_product(a: Array, mem: Array, op: int, source: int, target: int, par
         shifts = Shifts(target + BLOCK * first, residual - target, runs * count + 1, masks)
         for c in range(runs):
             how = Sum(c, adds if c == 0 else 0, 0, bounds if c == runs - 1 else isa.UNBOUNDED, 0)
-            table = Rows(x, 1, indices, values, indptr + c * count, order, biases, part, count, parts, target_row)
+            table = Rows(x, 1, indices, values, indptr + c * count, order, biases, start, stop, target_row)
             rows_shifted(k, a, mem, table, how, shifts)
         first += k
 
@@ -167,7 +169,7 @@ def sell16_product(
 ) -> None:
     """Multiply sparse rows by one vector, 16 rows at a time; if `resume` is set, add to the output.
 
-    Each part takes every `parts`-th group of rows, which are sorted by length.
+    Each part takes adjacent groups of rows.
     """
     indptr = word(mem, op + isa.SELL16_PRODUCT_INDPTR)
     indices = word(mem, op + isa.SELL16_PRODUCT_INDICES)
@@ -179,23 +181,17 @@ def sell16_product(
     out = word(mem, op + isa.SELL16_PRODUCT_SCRATCH) if order else target
     groups = word(mem, op + isa.SELL16_PRODUCT_GROUPS)
     rows = word(mem, op + isa.SELL16_PRODUCT_ROWS)
-    g = part
-    while g < groups:  # a range with a step could raise an error
+    first = first_of(mem, indptr, 1, groups, part, parts)
+    last = first_of(mem, indptr, 1, groups, part + 1, parts)
+    for g in range(first, last):
         start = word(mem, indptr + g)
         end = word(mem, indptr + g + 1)
         at = BLOCK * g
         slots = Row(source, 1, indices, values, start, end)
         gather(a, mem, slots, bias + at, Sum(resume, 0, 0, bounds, exact), wide, out + at)
-        g += parts
-    if order and parts == 1:  # one loop takes less time than one for each group
-        for r in range(rows):
+    if order:
+        for r in range(BLOCK * first, min(BLOCK * last, rows)):
             a[target + word(mem, order + r)] = a[out + r]
-    elif order:
-        g = part
-        while g < groups:
-            for r in range(BLOCK * g, min(BLOCK * (g + 1), rows)):
-                a[target + word(mem, order + r)] = a[out + r]
-            g += parts
 
 
 @device

@@ -9,10 +9,15 @@ import numpy.typing as npt
 
 from dcformat.jit import device, intrinsic
 from dcformat_runtime import isa
+from dcformat_runtime.kernels.row_parts import first_of
 from dcformat_runtime.kernels.simd import Destination, Sum, clipped, compiled_form, word
 from dcformat_runtime.kernels.simd_widths import BLOCK, MASKS, QUAD
 
 Array = npt.NDArray[Any]
+
+#: The least number of blocks for each part if the parts of a product are blocks: all parts read all weights then, but
+#: less of what other parts wrote.
+_LONG = 64
 
 
 class QuadTile(NamedTuple):
@@ -66,7 +71,10 @@ def quad_rows(k: int, a: Array, mem: Array, tile: QuadTile, bias: int, how: Sum,
 
 @device
 def quad_product(a: Array, mem: Array, op: int, source: int, target: int, part: int, parts: int) -> None:
-    """Multiply quads of sparse rows by blocks of positions; each part takes every `parts`-th quad."""
+    """Multiply quads of sparse rows by blocks of positions.
+
+    Each part takes some of the blocks if they form one very long line, and otherwise adjacent quads.
+    """
     count = word(mem, op + isa.QUAD_PRODUCT_ROWS)
     ends = word(mem, op + isa.QUAD_PRODUCT_ENDS)
     starts = word(mem, op + isa.QUAD_PRODUCT_STARTS)
@@ -83,16 +91,19 @@ def quad_product(a: Array, mem: Array, op: int, source: int, target: int, part: 
     residual = word(mem, op + isa.QUAD_PRODUCT_RESIDUAL)
     adds = 0 if residual == isa.NO_RESIDUAL else 1
     quads = (count + QUAD - 1) // QUAD
-    first = 0
-    while first < blocks:
-        k = quad_width(blocks - first, max_blocks)
+    by_blocks = parts > 1 and blocks >= _LONG * parts and line_blocks >= blocks
+    start = 0 if by_blocks else first_of(mem, ends, MASKS, quads, part, parts)
+    stop = quads if by_blocks else first_of(mem, ends, MASKS, quads, part + 1, parts)
+    first = part * blocks // parts if by_blocks else 0
+    end = (part + 1) * blocks // parts if by_blocks else blocks
+    while first < end:
+        k = quad_width(end - first, max_blocks)
         line = first // line_blocks
         # Where the sums overwrite the residual, no block may write beyond its line.
         final = 1 if first + k == blocks or (adds and residual == target) else 0
         for c in range(runs):
             how = Sum(c, adds if c == 0 else 0, 0, bounds if c == runs - 1 else isa.UNBOUNDED, 0)
-            q = part
-            while q < quads:  # a range with a step could raise an error
+            for q in range(start, stop):
                 piece = c * quads + q
                 tile = QuadTile(
                     source + BLOCK * first, ends + MASKS * piece, indices, values + word(mem, starts + piece),
@@ -102,7 +113,6 @@ def quad_product(a: Array, mem: Array, op: int, source: int, target: int, part: 
                 column = first - line * line_blocks
                 out = Destination(y, BLOCK, column, line_blocks, width, residual - target, final)
                 quad_rows(k, a, mem, tile, biases + QUAD * q, how, out)
-                q += parts
         first += k
 
 

@@ -42,7 +42,7 @@ def rows_shifted(k: int, a: Array, mem: Array, table: Rows, how: Sum, shifts: Sh
     n = BLOCK * k
     masks = mem.view(np.int32)[shifts.masks :]
     first, last = masks[:n] != 0, masks[MASK : MASK + n] != 0
-    for r in range(table.first, table.stop, table.every):
+    for r in range(table.first, table.stop):
         columns = []
         for column in range(3):
             at = table.indptr + column * shifts.columns + r

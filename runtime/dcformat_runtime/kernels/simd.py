@@ -174,7 +174,7 @@ class Row(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows of a sparse table, from `first` on, `every` apart, before `stop`, and the place of the values they multiply.
+    """Rows of a sparse table, from `first` on, before `stop`, and the place of the values they multiply.
 
     Row r has the entries from ``word(indptr + r)`` to before ``word(indptr + r + 1)``, as in `Row`. Its sums begin with
     ``mem[bias + r]``, and go ``word(order + r) * apart`` floats beyond the place in a `Destination`.
@@ -189,7 +189,6 @@ class Rows(NamedTuple):
     bias: int
     first: int
     stop: int
-    every: int
     apart: int
 
 
@@ -238,7 +237,7 @@ class Destination(NamedTuple):
 
 def _each(mem: Array, table: Rows, out: Destination) -> Iterator[tuple[Row, float, Destination]]:
     """Yield each row of a table, its bias, and where its sums go."""
-    for r in range(table.first, table.stop, table.every):
+    for r in range(table.first, table.stop):
         start, end, number = (word(mem, at + r) for at in (table.indptr, table.indptr + 1, table.order))
         row = Row(table.x, table.unit, table.indices, table.values, start, end)
         yield row, mem[table.bias + r], out._replace(y=out.y + number * table.apart)

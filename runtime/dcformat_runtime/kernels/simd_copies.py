@@ -9,9 +9,12 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from dcformat_runtime.kernels.simd_products import switch
-from dcformat_runtime.kernels.simd_widths import BLOCK, HALF
+from dcformat_runtime.kernels.simd_products import add_to, switch
+from dcformat_runtime.kernels.simd_widths import BLOCK, HALF, MEAN_PLANES
 from dcformat_runtime.kernels.simd_writer import F32, I16, I32, I64, Writer, helper, i64, vector
+
+#: The number of interleaved sums of a mean.
+_SUMS = 4
 
 
 def word() -> Any:
@@ -289,3 +292,56 @@ def _pooled(w: Writer, tap: Callable[[Any], Any], n: int, window: Any, kind: Any
             reduce(w.b.fadd)
             w.b.store(w.b.fdiv(w.b.load(total), w.splat(share, n)), total)
     return w.b.load(total)
+
+
+def plane_means() -> Any:
+    """Write `image_forms.plane_means`."""
+
+    def write(w: Writer, k: Any, a: Any, at: Any, step: Any, n: Any, y: Any) -> None:
+        whole, count = w.b.and_(n, i64(-_SUMS)), w.b.sitofp(n, F32)
+
+        def variant(planes: int) -> None:
+            # Several planes at a time, because each sum waits for the one before.
+            begins = [w.b.add(at, w.b.mul(step, i64(c))) for c in range(planes)]
+            totals = w.variables(planes, vector(_SUMS))
+            for total in totals:
+                w.b.store(ir.Constant(vector(_SUMS), None), total)
+            with w.loop(i64(0), whole, _SUMS) as p:
+                for begin, total in zip(begins, totals, strict=True):
+                    add_to(w, total, w.load(a, w.b.add(begin, p), vector(_SUMS)))
+            for c, (begin, total) in enumerate(zip(begins, totals, strict=True)):
+                with w.loop(whole, n, 1) as p:
+                    sums = w.b.load(total)
+                    first = w.b.fadd(w.b.extract_element(sums, I32(0)), w.load(a, w.b.add(begin, p)))
+                    w.b.store(w.b.insert_element(sums, first, I32(0)), total)
+                sums = w.b.load(total)
+                w.store(_mean(w, [w.b.extract_element(sums, I32(s)) for s in range(_SUMS)], count), a, w.plus(y, c))
+
+        switch(w, (k,), [(1,), (MEAN_PLANES,)], variant)
+
+    return helper("iAiiii", types.void, write)
+
+
+def lane_means() -> Any:
+    """Write `image_forms.lane_means`."""
+
+    def write(w: Writer, a: Any, at: Any, step: Any, n: Any, y: Any) -> None:
+        whole, kind = w.b.and_(n, i64(-_SUMS)), vector(HALF)
+        totals = w.variables(_SUMS, kind)
+        for total in totals:
+            w.b.store(ir.Constant(kind, None), total)
+        with w.loop(i64(0), whole, _SUMS) as p:
+            for s, total in enumerate(totals):
+                add_to(w, total, w.load(a, w.b.add(at, w.b.mul(w.plus(p, s), step)), kind))
+        with w.loop(whole, n, 1) as p:
+            add_to(w, totals[0], w.load(a, w.b.add(at, w.b.mul(p, step)), kind))
+        count = w.splat(w.b.sitofp(n, F32), HALF)
+        w.store(_mean(w, [w.b.load(total) for total in totals], count), a, y)
+
+    return helper("Aiiii", types.void, write)
+
+
+def _mean(w: Writer, sums: list[Any], count: Any) -> Any:
+    """Return the sum of four interleaved sums, divided by `count`."""
+    first, second, third, fourth = sums
+    return w.b.fdiv(w.b.fadd(w.b.fadd(first, second), w.b.fadd(third, fourth)), count)

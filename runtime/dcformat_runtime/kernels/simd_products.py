@@ -100,7 +100,7 @@ def switch(w: Writer, keys: tuple[Any, ...], cases: Sequence[tuple[int, ...]], w
 @contextmanager
 def _each(w: Writer, mem: Any, table: Any, y: Any) -> Iterator[tuple[Any, Any, Any]]:
     """Loop over the rows of a table; yield the entries of each, its bias, and the place of its sums."""
-    with w.loop(table.first, table.stop, table.every) as r:
+    with w.loop(table.first, table.stop, 1) as r:
         at = w.b.add(table.indptr, r)
         row = SimpleNamespace(**vars(table), start=w.word(mem, at), end=w.word(mem, w.plus(at, 1)))
         place = w.b.add(y, w.b.mul(w.word(mem, w.b.add(table.order, r)), table.apart))

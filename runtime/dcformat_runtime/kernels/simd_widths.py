@@ -37,6 +37,8 @@ PLANE_KERNELS = (3, 5)
 ZEROS = 64
 #: The numbers of slots that `permute` can take for each group.
 PERMUTE_SLOTS = (1, 2, 3, 4)
+#: The number of planes of which `plane_means` takes the means at a time, if there are so many.
+MEAN_PLANES = 8
 #: The number of rows in a quad, and of the sets of them that can have an entry in a column.
 QUAD = 4
 MASKS = (1 << QUAD) - 1

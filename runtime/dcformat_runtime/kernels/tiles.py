@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 
 @device
 def dense_product(a: Array, mem: Array, op: int, source: int, target: int, exact: int, part: int, parts: int) -> None:
-    """Multiply dense rows by blocks of positions or of lanes; each part takes every `parts`-th tile of rows."""
+    """Multiply dense rows by blocks of positions or of lanes; each part takes adjacent tiles of rows."""
     count = word(mem, op + isa.DENSE_PRODUCT_ROWS)
     columns = word(mem, op + isa.DENSE_PRODUCT_COLUMNS)
     offsets = word(mem, op + isa.DENSE_PRODUCT_OFFSETS)
@@ -60,8 +60,10 @@ def dense_product(a: Array, mem: Array, op: int, source: int, target: int, exact
                 how = Sum(c, first_adds, adds if last and exact else 0, bounds if last else isa.UNBOUNDED, exact)
                 start = c * columns // runs
                 end = (c + 1) * columns // runs
-                q = part * together
-                while q < quads:
+                tiles = (quads + together - 1) // together
+                q = part * tiles // parts * together
+                stop = min((part + 1) * tiles // parts * together, quads)
+                while q < stop:
                     n = together if q + together <= quads else 1
                     for at in range(q, min(q + together, quads), n):
                         quad = 4 * (end - start)
@@ -72,7 +74,7 @@ def dense_product(a: Array, mem: Array, op: int, source: int, target: int, exact
                         y = row_target + 4 * at * target_row
                         out = Destination(y, gap, first, 0, width, residual - target, 1)
                         dense_rows(k, n, a, mem, tile, biases + 4 * at, how, out)
-                    q += parts * together
+                    q += together
             first += k
 
 
@@ -95,7 +97,7 @@ def tile_quads(k: int, max_blocks: int) -> int:
 def row_block_product(
     a: Array, mem: Array, op: int, source: int, target: int, exact: int, part: int, parts: int
 ) -> None:
-    """Multiply blocks of 16 dense rows by some positions; each part takes every `parts`-th group of rows."""
+    """Multiply blocks of 16 dense rows by some positions; each part takes adjacent groups of rows."""
     columns = word(mem, op + isa.ROW_BLOCK_PRODUCT_COLUMNS)
     blocks = word(mem, op + isa.ROW_BLOCK_PRODUCT_ROW_BLOCKS)
     offsets = word(mem, op + isa.ROW_BLOCK_PRODUCT_OFFSETS)
@@ -108,8 +110,7 @@ def row_block_product(
     sums = word(mem, op + isa.ROW_BLOCK_PRODUCT_SCRATCH) + part * word(mem, op + isa.ROW_BLOCK_PRODUCT_SCRATCH_STEP)
     rows = 16 * blocks
     groups = (word(mem, op + isa.ROW_BLOCK_PRODUCT_ROWS) + rows - 1) // rows
-    g = part if part < workers else groups
-    while g < groups:
+    for g in range(part * groups // workers, min((part + 1) * groups // workers, groups)):
         weights = values + g * rows * columns
         first = 0
         while first < positions:
@@ -119,7 +120,6 @@ def row_block_product(
             for b in range(blocks):
                 _store_row_block(a, mem, op, sums + 256 * b, target, g * rows + 16 * b, first, k)
             first += k
-        g += workers
 
 
 @device
@@ -156,7 +156,7 @@ def _store_row_block(a: Array, mem: Array, op: int, sums: int, target: int, row:
 def depthwise_product(
     a: Array, mem: Array, op: int, source: int, target: int, exact: int, part: int, parts: int
 ) -> None:
-    """Multiply each channel by rows of its own; each part takes every `parts`-th channel."""
+    """Multiply each channel by rows of its own; each part takes adjacent channels."""
     channels = word(mem, op + isa.DEPTHWISE_PRODUCT_CHANNELS)
     channel_rows = word(mem, op + isa.DEPTHWISE_PRODUCT_CHANNEL_ROWS)
     plane = word(mem, op + isa.DEPTHWISE_PRODUCT_PLANE)
@@ -165,10 +165,11 @@ def depthwise_product(
     workers = min(parts, word(mem, op + isa.DEPTHWISE_PRODUCT_SCRATCHES))
     scratch_step = word(mem, op + isa.DEPTHWISE_PRODUCT_SCRATCH_STEP)
     scratch = word(mem, op + isa.DEPTHWISE_PRODUCT_SCRATCH) + part * scratch_step
-    c = part if part < workers else channels
-    if kernel and c < channels:
+    start = part * channels // workers
+    stop = min((part + 1) * channels // workers, channels)
+    if kernel and start < stop:
         clear_lines(a, scratch, 0, 1, ZEROS)
-    while c < channels:
+    for c in range(start, stop):
         if kernel == 0:
             _pad_plane(a, mem, op, source + c * plane, scratch)
         for r in range(c * channel_rows, (c + 1) * channel_rows):
@@ -176,7 +177,6 @@ def depthwise_product(
                 _windows(a, mem, op, source + c * plane, scratch, target, r, exact)
             else:
                 _plane(a, mem, op, scratch, target, r, exact)
-        c += workers
 
 
 @device
