@@ -52,7 +52,14 @@ def _state(length: int) -> tuple[Array, Array]:
 
 
 def encode(encoder: Encoder, values: Array, frame: Frame) -> None:
-    """Append a matrix of integers, int8 and of at least one element.
+    """Append a matrix of integers.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    values : int8 ``(lines, length)``
+        At least one integer.
+    frame : Frame
 
     Raises
     ------
@@ -71,7 +78,13 @@ def encode(encoder: Encoder, values: Array, frame: Frame) -> None:
 
 
 def decode(decoder: Decoder, values: Array) -> None:
-    """Read what `encode` wrote into an int8 matrix.
+    """Read what `encode` wrote.
+
+    Parameters
+    ----------
+    decoder : Decoder
+    values : int8 ``(lines, length)``
+        The result; at least one integer.
 
     Raises
     ------
