@@ -88,6 +88,10 @@ FREE_ELEMENTS = 1 << 16
 ELEMENTS_EACH = 64
 #: Coders 2 and 3 keep indices in 31 bits.
 MAX_CONTEXT_LENGTH = (1 << 31) - 1
+#: By coder, the most elements of a chunk that are coded one by one, and the most elements of its lines; coder 2 codes
+#: runs beyond.
+MOST_ELEMENTS = {CODER_ADAPTIVE: 1 << 28, CODER_MIXING: 1 << 26, CODER_PREDICTION: 1 << 26}
+MOST_COLUMNS = 1 << 20
 #: Default limit on the bytes that decoding may take; it is the reader's own bound and not part of the format.
 DEFAULT_MAX_MEMORY = 4 << 30
 #: Default limit on the steps that reading or running a file may take. A step is a symbol, a binary decision or a

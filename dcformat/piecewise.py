@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
-from dcformat.codecs import Mode, context_writer, packed, packed_writer, prediction
+from dcformat.codecs import Mode, context_writer, fits, packed, packed_writer
 from dcformat.codecs.chunk_readers import chunk_reader
 from dcformat.codecs.codebooks import write_codebook
 from dcformat.codecs.csr_view import CsrView, index_dtype
@@ -265,7 +265,7 @@ def _trial(elements: Elements) -> Tensor:
 def _coding(tried: Coding, sparse: bool, shared: bool, length: int) -> Coding:
     """Return the coding of all rows, which have `length` elements, given the best one of some rows."""
     if not sparse and not shared:
-        if tried.coder == layout.CODER_PREDICTION and prediction.suits(1, length):
+        if tried.coder == layout.CODER_PREDICTION and fits(tried.coder, 1, length):
             return Coding(tried.coder)
         raw = tried.coder == layout.CODER_RAW and not tried.blocks
         return Coding(layout.CODER_RAW if raw else layout.CODER_PLANES)

@@ -41,10 +41,8 @@ SURVIVORS = SPEC / "mutation_survivors.json"
 #: A mutant that takes this many times longer than the decoder, plus some seconds, counts as running for ever.
 PATIENCE, SECONDS = 10, 1
 MEMORY = 3 << 30
-#: Seconds from which a vector is slow. The lines that a slow vector reaches are not recorded. It runs last, and only
-#: for mutants of constants and of these modules, which need long streams or large counts.
+#: Seconds from which a vector is slow: it counts as reaching every line of the functions that it calls, and runs last.
 SLOW = 0.3
-LONG_STREAMS = {"coders", "text", "mixing", "prediction", "planes"}
 
 
 # ------------------------------------------------------------------------------------------------- running
@@ -96,8 +94,6 @@ def reached(codes: dict[str, CodeType], vector: Vector) -> tuple[float, list[str
     started = time.process_time()
     assert vector.found(load(codes)) == vector.expected, vector.name
     seconds = time.process_time() - started
-    if seconds > SLOW:
-        return seconds, []
     lines: set[str] = set()
     names = {str(SPEC / f"reference_{name}.py"): name for name in MODULES}
     left: dict[CodeType, set[int]] = {}
@@ -109,6 +105,9 @@ def reached(codes: dict[str, CodeType], vector: Vector) -> tuple[float, list[str
         todo = left.get(frame.f_code)
         if todo is None:
             todo = left[frame.f_code] = {line for *_, line in frame.f_code.co_lines() if line}
+            if seconds > SLOW:
+                lines.update(f"{module}:{line}" for line in todo)
+                todo.clear()
         if frame.f_lineno in todo:
             todo.discard(frame.f_lineno)
             lines.add(f"{module}:{frame.f_lineno}")
@@ -234,7 +233,6 @@ def plan(state: State, chosen: list[Mutant]) -> Iterator[tuple[Mutant, list[str]
     for name, (_, lines) in state.reach.items():
         for line in lines:
             by_line.setdefault(line, set()).add(name)
-    slow = {name for name, (seconds, _) in state.reach.items() if seconds > SLOW}
     users = {name: source(name).splitlines() for name in MODULES}
     for mutant in chosen:
         names: set[str] = set()
@@ -246,8 +244,6 @@ def plan(state: State, chosen: list[Mutant]) -> Iterator[tuple[Mutant, list[str]
         else:
             for line in range(mutant.first, mutant.last + 1):
                 names |= by_line.get(f"{mutant.module}:{line}", set())
-        if mutant.module in LONG_STREAMS or mutant.constant:
-            names |= slow
         names -= state.survived.get(mutant.text, set())
         hint = state.hints.get(mutant.text)
         if hint in state.reach:

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from dcformat import layout
+from dcformat.errors import LimitError
 
 if TYPE_CHECKING:
     from dcformat.codecs.alphabet import Alphabet
@@ -48,6 +49,21 @@ class ContextCoder(Protocol):
 
     def decode(self, decoder: Decoder, lines: int, length: int, nnz: int, alphabet: Alphabet) -> CsrView:
         """Read what `encode` wrote."""
+
+
+def fits(coder: int, lines: int, length: int) -> bool:
+    """Return whether a chunk is small enough for coder 2, 3 or 6 to code its elements one by one."""
+    return lines * length <= layout.MOST_ELEMENTS[coder] and length <= layout.MOST_COLUMNS
+
+
+def require_fit(coder: int, lines: int, length: int) -> None:
+    """Raise `LimitError` for a chunk that does not fit (`fits`)."""
+    if not fits(coder, lines, length):
+        raise LimitError(
+            f"coder {coder}'s elements",
+            got=f"{lines:,} x {length:,}",
+            expected=f"at most {layout.MOST_ELEMENTS[coder]:,}, in lines of at most {layout.MOST_COLUMNS:,}",
+        )
 
 
 def context_coder(coder: int) -> ContextCoder:

@@ -13,20 +13,19 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
+from dcformat.codecs import fits, require_fit
 from dcformat.codecs.adaptive_kernels import decode_cells, decode_runs, encode_cells, encode_runs
 from dcformat.codecs.alphabet import Alphabet
 from dcformat.codecs.csr_view import CsrView
 from dcformat.codecs.lags import likely
 from dcformat.codecs.logistic import STRETCH
 from dcformat.codecs.rangecoder import Decoder, Encoder, fresh, get, put
-from dcformat.errors import LimitError, StreamError
+from dcformat.errors import StreamError
 from dcformat.records import replace
 from dcformat.wording import counted
 
 Array = npt.NDArray[Any]
 
-#: Beyond these sizes contexts would take too much time and memory, so only runs are coded.
-MAX_CELLS, MAX_LENGTH = 1 << 28, 1 << 20
 #: The limits that the writer tries for the number of bits that a bit model averages over.
 LIMITS = (30, 127, 255, 510)
 #: Number of contexts of an element, of a sign and of a magnitude.
@@ -52,11 +51,6 @@ def _cell_state(lines: int, length: int, stored: int) -> tuple[int, Array, Array
     """Return the first estimate of the density, and the arrays of `_Columns`."""
     density = min(max((stored << 16) // (lines * length), 64), 65472)
     return density, np.full(length, density, np.int32), np.full(length, -1, np.int32), np.zeros(length, np.int32)
-
-
-def suits_contexts(lines: int, length: int) -> bool:
-    """Return whether a tensor is small enough for the variant with contexts."""
-    return lines * length <= MAX_CELLS and length <= MAX_LENGTH
 
 
 class _Plan(NamedTuple):
@@ -92,7 +86,7 @@ def encode(encoder: Encoder, view: CsrView, alphabet: Alphabet) -> None:
     width = min(max((cells // view.nnz).bit_length(), 1), 6)
     widths = range(width, min(width + 2, 8) + 1) if thorough else (width,)
     plans = [_Plan(False, limit, bits) for limit in limits for bits in widths]
-    if suits_contexts(view.lines, view.length):
+    if fits(layout.CODER_ADAPTIVE, view.lines, view.length):
         lags = list(dict.fromkeys([2, *likely(view, alphabet.negatives)]))[: 4 if thorough else 2]
         plans += [_Plan(True, limit, lag) for limit in limits for lag in lags]
     costs = [_cost(plan, view, alphabet) for plan in plans]
@@ -150,8 +144,7 @@ def decode(decoder: Decoder, lines: int, length: int, nnz: int, alphabet: Alphab
     width = alphabet.magnitude_bits
     by_cells, limit = get(decoder, 1), LIMITS[get(decoder, 2)]
     if by_cells:
-        if not suits_contexts(lines, length):
-            raise LimitError("coder 2's elements", got=f"{lines} x {length}", expected=f"at most {MAX_CELLS}")
+        require_fit(layout.CODER_ADAPTIVE, lines, length)
         lag = get(decoder, 8)
         density, *state = _cell_state(lines, length, nnz)
         failed = decode_cells(

@@ -30,12 +30,8 @@ TENSOR_OBJECTS = 1 << 10
 _CONTENTS_OBJECTS, _NODE_OBJECTS, _TEXT_OBJECTS = 42, 160, 16
 #: Number of these bytes that are not counted: less than the interpreter and NumPy take, and more than most files need.
 _CONTENTS_FREE = 4 << 20
-#: Length of the longest line for which coders 2 and 3 keep a state for each column.
-_CONTEXT_STATE = 1 << 20
 #: Bytes of the bit models, mixers and other arrays of coder 6, without its columns.
 _PREDICTION = 1 << 16
-#: Maximum number of elements that coders 2 and 3 code one by one.
-_MAX_CELLS = 1 << 28
 
 
 def working_bytes(payload: ParsedPayload, threads: int = 1) -> int:
@@ -124,7 +120,7 @@ def _context_state(payload: ParsedPayload, chunk: Chunk) -> int:
     """Return the bytes of the state that coders 2 and 3 keep for columns, lines and code symbols."""
     width = min((payload.info.codebook_size + 1).bit_length(), 16)
     symbols = 4 * (600 << width if width <= 8 else 8 << width)
-    if payload.length > _CONTEXT_STATE:
+    if payload.length > layout.MOST_COLUMNS:
         return symbols
     return symbols + 96 * payload.length + 16 * chunk.lines
 
@@ -174,8 +170,9 @@ def usage_bytes(payload: ParsedPayload) -> int:
         max(chunk.stored for chunk in payload.chunks),
         max(chunk.lines for chunk in payload.chunks),
     )
-    room = 2 * (min(cells, _MAX_CELLS) + 8 * (stored + cells // 63) + lines + payload.length)
-    state = 160 * payload.length + 40 * (lines + min(cells, SAMPLE)) if payload.length <= _CONTEXT_STATE else 0
+    coded = min(cells, layout.MOST_ELEMENTS[layout.CODER_ADAPTIVE])
+    room = 2 * (coded + 8 * (stored + cells // 63) + lines + payload.length)
+    state = 160 * payload.length + 40 * (lines + min(cells, SAMPLE)) if payload.length <= layout.MOST_COLUMNS else 0
     return need + (_transposing(payload) if payload.coding.transposed else 0) + room + state + 20 * stored + 8 * lines
 
 

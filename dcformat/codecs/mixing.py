@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dcformat import layout
+from dcformat.codecs import fits, require_fit
 from dcformat.codecs.alphabet import Alphabet
 from dcformat.codecs.csr_view import CsrView
 from dcformat.codecs.lags import likely
@@ -20,14 +22,12 @@ from dcformat.codecs.mixer import INPUTS
 from dcformat.codecs.mixing_kernels import decode_cells, encode_cells
 from dcformat.codecs.nonempty_kernels import decode_nonempty, encode_nonempty
 from dcformat.codecs.rangecoder import Decoder, Encoder, fresh, get, put
-from dcformat.errors import LimitError, StreamError
+from dcformat.errors import StreamError
 from dcformat.records import replace
 from dcformat.wording import counted
 
 Array = npt.NDArray[Any]
 
-#: Beyond these sizes the coder would take too much time, or too much memory for its columns.
-MAX_CELLS, MAX_LENGTH = 1 << 26, 1 << 20
 #: For tensors with more elements than this the writer tries only two plans.
 LARGE = 1 << 22
 #: A decision has five inputs. An element's are the densities of its group and column, then three bit models.
@@ -62,17 +62,8 @@ def _line_arrays(lag: int, length: int) -> tuple[Array, Array, Array]:
 
 
 def suits(lines: int, length: int) -> bool:
-    """Return whether a tensor is small enough for this coder."""
-    return lines * length <= MAX_CELLS and length <= MAX_LENGTH
-
-
-def _require_fit(lines: int, length: int) -> None:
-    if not suits(lines, length):
-        raise LimitError(
-            "coder 3's elements",
-            got=f"{lines} x {length}",
-            expected=f"at most {MAX_CELLS}, lines of at most {MAX_LENGTH}",
-        )
+    """Return whether a matrix is small enough for this coder."""
+    return fits(layout.CODER_MIXING, lines, length)
 
 
 class _Plan(NamedTuple):
@@ -114,7 +105,7 @@ def encode(encoder: Encoder, view: CsrView, alphabet: Alphabet) -> None:
     """
     if not view.nnz:
         return
-    _require_fit(view.lines, view.length)
+    require_fit(layout.CODER_MIXING, view.lines, view.length)
     view = replace(view, codes=np.ascontiguousarray(view.codes, np.uint16))
     nonempty = _Nonempty.of(view)
     flags = [(0, 0)]
@@ -167,7 +158,7 @@ def decode(decoder: Decoder, lines: int, length: int, nnz: int, alphabet: Alphab
     view = CsrView(np.zeros(lines + 1, np.int64), np.zeros(nnz, np.int32), np.zeros(nnz, np.uint16), lines, length)
     if not nnz:
         return view
-    _require_fit(lines, length)
+    require_fit(layout.CODER_MIXING, lines, length)
     lag, named = get(decoder, 8), get(decoder, 2)
     if lag == 1:
         raise StreamError("coder 3's lag", got=lag, expected="0, or 2 and more")

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat import layout
-from dcformat.codecs import Mode, RelativeIndex, context_writer, packed_writer, prediction, prediction_writer
+from dcformat.codecs import Mode, RelativeIndex, context_writer, fits, packed_writer, prediction_writer
 from dcformat.codecs.payload_layout import Coding, chunk_bounds, chunk_lines, chunk_table, has_streams
 from dcformat.codecs.rangecoder import Encoder
 from dcformat.codecs.value_block_writer import write_block
@@ -135,9 +135,9 @@ def _smallest_values(tensor: Tensor, mode: Mode) -> bytes:
     if has_streams(tensor.dtype) and tensor.size <= (_FAST_STREAM if mode == "fast" else _MOST_STREAM):
         best = min(best, encode_payload(tensor, Coding(layout.CODER_ADAPTIVE)), key=len)
     if mode == "tiny" and tensor.dtype == "int8":
-        lengths = (tensor.columns, tensor.rows)
-        fitting = (coding for coding, length in zip(_PREDICTIONS, lengths, strict=True) if prediction.suits(1, length))
-        best = min([best, *(encode_payload(tensor, coding) for coding in fitting)], key=len)
+        for coding, length in zip(_PREDICTIONS, (tensor.columns, tensor.rows), strict=True):
+            if fits(coding.coder, 1, length):
+                best = min(best, encode_payload(tensor, coding), key=len)
     raw_bytes = len(_front(Coding(layout.CODER_RAW), 0)) + tensor.size * STORAGE[tensor.dtype].itemsize
     return best if len(best) < raw_bytes else encode_payload(tensor, Coding(layout.CODER_RAW), 0)
 

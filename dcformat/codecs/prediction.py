@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dcformat import layout
+from dcformat.codecs import require_fit
 from dcformat.codecs.grid import INTEGER_MODELS
 from dcformat.codecs.mixer import INPUTS
 from dcformat.codecs.prediction_kernels import (
@@ -26,22 +28,15 @@ from dcformat.codecs.prediction_kernels import (
 )
 from dcformat.codecs.rangecoder import Decoder, Encoder, fresh, get, put
 from dcformat.codecs.values import decode_integers, encode_integers
-from dcformat.errors import LimitError, StreamError
+from dcformat.errors import StreamError
 from dcformat.wording import counted
 
 Array = npt.NDArray[Any]
 
-#: Beyond these sizes the coder would take too much time, or too much memory for its columns.
-MAX_INTEGERS, MAX_LENGTH = 1 << 26, 1 << 20
 #: The greatest number of taps, and the greatest magnitude of a coefficient.
 TAPS, MAX_COEFFICIENT = len(UP), 1 << 8
 #: The first weights of the mixers: of three distributions, then of two bit models.
 _WEIGHTS = (30, 30, 10, 5, 10)
-
-
-def suits(lines: int, length: int) -> bool:
-    """Return whether a matrix is small enough for this coder."""
-    return lines * length <= MAX_INTEGERS and length <= MAX_LENGTH
 
 
 def _arrays() -> tuple[Array, ...]:
@@ -57,14 +52,21 @@ def _state(length: int) -> tuple[Array, Array]:
 
 
 def encode(encoder: Encoder, values: Array, frame: Frame) -> None:
-    """Append a matrix of integers, int8 and of at least one element.
+    """Append a matrix of integers.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    values : int8 ``(lines, length)``
+        At least one integer.
+    frame : Frame
 
     Raises
     ------
     LimitError
-        The matrix does not suit this coder (`suits`).
+        The matrix does not suit this coder (`codecs.fits`).
     """
-    _require_fit(*values.shape)
+    require_fit(layout.CODER_PREDICTION, *values.shape)
     put(encoder, 4, len(frame.coefficients))
     encoder.reserve(2 * BITS * values.size + 16 * TAPS + 64)
     if len(frame.coefficients):
@@ -76,7 +78,13 @@ def encode(encoder: Encoder, values: Array, frame: Frame) -> None:
 
 
 def decode(decoder: Decoder, values: Array) -> None:
-    """Read what `encode` wrote into an int8 matrix.
+    """Read what `encode` wrote.
+
+    Parameters
+    ----------
+    decoder : Decoder
+    values : int8 ``(lines, length)``
+        The result; at least one integer.
 
     Raises
     ------
@@ -86,7 +94,7 @@ def decode(decoder: Decoder, values: Array) -> None:
         The stream ends early, or its predictor is out of range.
     """
     lines, length = values.shape
-    _require_fit(lines, length)
+    require_fit(layout.CODER_PREDICTION, lines, length)
     taps = get(decoder, 4)
     if taps > TAPS:
         raise StreamError("coder 6's taps", got=taps, expected=f"at most {TAPS}")
@@ -109,12 +117,3 @@ def _read_frame(decoder: Decoder, taps: int, length: int) -> Frame:
             "coder 6's coefficients", got=int(np.abs(numbers[2:]).max()), expected=f"at most {MAX_COEFFICIENT}"
         )
     return Frame(numbers[2:].copy(), width, height)
-
-
-def _require_fit(lines: int, length: int) -> None:
-    if not suits(lines, length):
-        raise LimitError(
-            "coder 6's integers",
-            got=f"{lines} x {length}",
-            expected=f"at most {MAX_INTEGERS}, lines of at most {MAX_LENGTH}",
-        )

@@ -25,7 +25,20 @@ _MAX_DISTANCE, _SOME, _MANY = 1 << 10, 1 << 15, 1 << 17
 
 
 def smallest(values: Array, shape: tuple[int, ...]) -> bytes:
-    """Return the smallest stream of a matrix of integers; `shape` is that of its tensor, whose rows are the lines."""
+    """Return the smallest stream of a matrix of integers.
+
+    Parameters
+    ----------
+    values : int8 ``(lines, length)``
+        At least one integer.
+    shape : tuple of int
+        That of a tensor whose rows are the lines; lines of columns have the shape of a matrix.
+
+    Raises
+    ------
+    LimitError
+        The matrix is too large for coder 6 (`codecs.fits`).
+    """
     made = []
     for frame in _frames(values, shape):
         encoder = Encoder(16)

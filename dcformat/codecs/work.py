@@ -36,9 +36,6 @@ _TABLE_ELEMENT = 64
 WRITTEN_BYTE = 4
 #: Steps to parse a byte of the contents (in Python), to parse an operator, and to unpack a byte with the text coder.
 _CONTENTS_BYTE, _NODE, _TEXT_BYTE = 1 << 10, 1 << 12, 1 << 8
-#: Maximum number of elements that coders 2 and 3 code one by one; above that, coder 2 codes runs, and coder 3 refuses
-#: the tensor.
-_MAX_CELLS = {layout.CODER_ADAPTIVE: 1 << 28, layout.CODER_MIXING: 1 << 26}
 #: Number of plans that coders 2 and 3 try when they write the positions of a chunk.
 _PLANS = {layout.CODER_ADAPTIVE: 28, layout.CODER_MIXING: 12}
 
@@ -92,7 +89,7 @@ def usage_steps(payload: ParsedPayload) -> int:
         cells = chunk.lines * payload.length
         # Before the plans, elements are compared at every lag; then every plan codes all elements or all runs.
         runs = 8 * (chunk.stored + cells // 63)
-        one = _decisions(coder) * (min(cells, _MAX_CELLS[coder]) + chunk.lines + payload.length + runs)
+        one = _decisions(coder) * (min(cells, layout.MOST_ELEMENTS[coder]) + chunk.lines + payload.length + runs)
         compared = 4 * SYMBOL * MAX_LAG * min(cells, SAMPLE)
         steps += _PLANS[coder] * (one + CHUNK + ENTRY * chunk.stored) + compared
     return steps
@@ -151,7 +148,7 @@ def _context_chunk(payload: ParsedPayload, chunk: Chunk, entries: int) -> int:
     coder, elements, length = payload.coding.coder, chunk.lines * payload.length, payload.length
     mixing = coder == layout.CODER_MIXING
     bits = 1 + min((payload.info.codebook_size + 1).bit_length(), 16)
-    cells = elements if elements <= _MAX_CELLS[coder] else 0
+    cells = elements if elements <= layout.MOST_ELEMENTS[coder] else 0
     # A decoder checks for the end of its stream at the end of a line.
     coded = MAX_DECISIONS * (len(chunk.data) + 16) + length * (1 + bits)
     decisions = min(coded, elements + 8 * entries + bits * entries)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from reference_coders import fresh
-from reference_prediction import predicted_chunk
+from reference_prediction import IntegerDecoder, predicted_chunk
 
 from generator.assembler import DENSE, Item, assemble, varint
 from generator.packed import BLOCKS, EVERY, TRANSPOSED
@@ -99,6 +99,10 @@ def valid_predicted() -> Iterator[Valid]:
     yield valid("predicted_ends", [Predicted((10, 30), [127, -128] * 150, (-64, 3), 30).item()])
     yield valid("predicted_zeros", [Predicted((40, 60), [0] * 2399 + [127]).item()])
     few = [0 if source.randrange(5) else source.randrange(-128, 128) for _ in range(2400)]
+    errors = [0] * 2400
+    for place in (1805, 1864, 1865, 1924, 1925):
+        errors[place] = 8  # two columns of lines 30, 31 and 32, after integers that are all 0
+    yield valid("predicted_few_errors", [Predicted((40, 60), errors).item()])
     yield valid("predicted_few", [Predicted((40, 60), few).item()])
     yield valid("predicted_long", [Predicted((40, 60), surface(40, 60, 12, 6, 3), SMOOTH, 12, 5).item()])
 
@@ -117,6 +121,8 @@ def invalid_predicted() -> Iterator[Invalid]:
         ("coefficient_below", "E13", "A22", replace(good, coefficients=(-257,))),
     ):
         yield f"predicted_{name}", code, ids, assemble([replace(item, payload=b"\6\0" + broken_stream(tensor))])
+    single = replace(Predicted((), [0]).item(), payload=b"\6\0" + alone(257))
+    yield "predicted_coefficient_alone", "E13", "A22", assemble([single])
     for name, code, payload in (
         ("byte_after", "E04", item.payload + b"\0"),
         ("cut", "E13", item.payload[:-3]),
@@ -133,15 +139,31 @@ def invalid_predicted() -> Iterator[Invalid]:
     yield "predicted_byte_of_none", "E13", "P13", assemble([replace(none, payload=none.payload + b"\0")])
     long = replace(item, shape=((1 << 20) + 1,), payload=b"\x16\0\x55\x55\x55\x55", values=[])
     yield "predicted_long_line", "E06", "A20", assemble([long], digest=bytes(8))
+    longest = replace(long, shape=(1 << 20,), payload=b"\x16\0\xff\xff\xff\xff")
+    yield "predicted_longest_line_cut", "E13", "A1", assemble([longest], digest=bytes(8))
+
+
+def alone(coefficient: int) -> bytes:
+    """Return the stream of a single 0, of which a coefficient out of range changes nothing."""
+    coder = RangeEncoder()
+    put_parameters(coder, Predicted((), [0], [coefficient]))
+    coder.queue += number_bits(128, 8)
+    IntegerDecoder(coder).decode(0, [640] * 3)
+    return coder.finish()
 
 
 def broken_stream(tensor: Predicted) -> bytes:
     """Return a stream whose parameters a decoder must reject; after them it may hold anything."""
     coder = RangeEncoder()
+    put_parameters(coder, tensor)
+    return coder.finish() + bytes(8)
+
+
+def put_parameters(coder: RangeEncoder, tensor: Predicted) -> None:
+    """Code a predictor that has taps, whatever its numbers are."""
     coder.put(len(tensor.coefficients), 4)
     numbers = (tensor.width - 1, tensor.height - 1, *tensor.coefficients)
     models = fresh(64)
     for number in numbers:
         coder.queue += integer_bits(number, True)
         coder.integer(models, True)
-    return coder.finish() + bytes(8)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dcformat.codecs import adaptive, logistic, mixing
+from dcformat import layout
+from dcformat.codecs import adaptive, fits, logistic, mixing
 from dcformat.codecs.alphabet import Alphabet
 from dcformat.codecs.csr_view import all_elements
 from dcformat.codecs.rangecoder import Decoder, Encoder, put
@@ -85,8 +86,8 @@ def test_entry_beyond_the_last_line() -> None:
 def test_contexts_only_up_to_a_size() -> None:
     """[A11]"""
     with pytest.raises(LimitError):
-        adaptive.decode(_head((1, 1), (10, 0)), 1, adaptive.MAX_LENGTH + 1, 3, Alphabet(1, 0))
-    assert not adaptive.suits_contexts(1 << 15, 1 << 14)
+        adaptive.decode(_head((1, 1), (10, 0)), 1, layout.MOST_COLUMNS + 1, 3, Alphabet(1, 0))
+    assert not fits(layout.CODER_ADAPTIVE, 1 << 15, 1 << 14)
     long = given_matrix([[5, 1 << 21]], [0, 0], 1 << 22, 1, 0)
     assert check_round_trip(adaptive, long)[0] >= 128
 
@@ -124,11 +125,11 @@ def test_size_limits() -> None:
     """[A12]"""
     one = Alphabet(1, 0)
     with pytest.raises(LimitError):
-        mixing.decode(decoder(bytes(4)), 1, mixing.MAX_LENGTH + 1, 1, one)
+        mixing.decode(decoder(bytes(4)), 1, layout.MOST_COLUMNS + 1, 1, one)
     with pytest.raises(LimitError):
-        mixing.decode(decoder(bytes(4)), (mixing.MAX_CELLS >> 10) + 1, 1 << 10, 1, one)
+        mixing.decode(decoder(bytes(4)), (layout.MOST_ELEMENTS[layout.CODER_MIXING] >> 10) + 1, 1 << 10, 1, one)
     with pytest.raises(LimitError):
-        mixing.encode(Encoder(0), given_matrix([[0]], [0], mixing.MAX_LENGTH + 1, 1, 0).view, one)
+        mixing.encode(Encoder(0), given_matrix([[0]], [0], layout.MOST_COLUMNS + 1, 1, 0).view, one)
 
 
 def _head(*numbers: tuple[int, int]) -> Decoder:

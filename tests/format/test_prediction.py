@@ -118,7 +118,7 @@ def test_transposed_values_are_predicted_along_columns() -> None:
 
 def test_a_line_that_is_too_long_is_refused_before_anything_is_decoded() -> None:
     with pytest.raises(
-        LimitError, match="coder 6's integers: expected at most 67108864, lines of at most 1048576, found 1 x 1048577"
+        LimitError, match="coder 6's elements: expected at most 67,108,864, in lines of at most 1,048,576, found 1 x"
     ):
         prediction.decode(Decoder(np.zeros(4, np.uint8)), np.zeros((1, (1 << 20) + 1), np.int8))
 

@@ -223,6 +223,14 @@ def test_limits() -> None:
     assert {LIMITS[what]: limit for what, limit in rows.items()} == constants("MAX_")
 
 
+def test_sizes_of_chunks_whose_elements_are_coded_one_by_one() -> None:
+    text = " ".join(SPEC.with_name("coders.md").read_text(encoding="utf-8").split())
+    for coder, requirement in zip(layout.MOST_ELEMENTS, ("A11", "A12", "A20"), strict=True):
+        before = text.partition(f"[{requirement}] (E06)")[0]
+        stated = re.findall(r"above 2\^(\d+)", before)[-2:]
+        assert [1 << int(power) for power in stated] == [layout.MOST_ELEMENTS[coder], layout.MOST_COLUMNS], requirement
+
+
 def test_chunks() -> None:
     rule = f"{layout.FREE_CHUNKS} + (coded + lines) div {layout.CHUNK_LEAST:,}"
     assert rule in sentences("6. Payloads")

@@ -45,26 +45,31 @@ class Flatbuffer:
 
     def unpack(self, form: struct.Struct, position: int, what: str) -> Any:
         """Return a number at a position."""
-        if not 0 <= position <= len(self.data) - form.size:
-            raise self.refused(what, f"{form.size} bytes at byte {position:,}", f"a file of {len(self.data):,}")
+        if position < 0:
+            raise self.refused(what, "an offset within the file", f"one to {-position:,} bytes before it")
+        self.require(position + form.size, what)
         return form.unpack_from(self.data, position)[0]
 
     def target(self, position: int, what: str) -> int:
         """Return the position to which the offset at a position leads."""
         offset = self.unpack(_U32, position, what)
-        if offset < _U32.size or position + offset >= len(self.data):
-            expected = f"an offset from 4 to {len(self.data) - position - 1:,} at byte {position:,}"
-            raise self.refused(what, expected, f"{offset:,}")
+        if offset < _U32.size:
+            raise self.refused(what, f"an offset of at least {_U32.size} at byte {position:,}", f"{offset:,}")
+        self.require(position + offset + 1, what)
         return position + int(offset)
 
     def vector(self, position: int, item: int, what: str) -> tuple[int, int]:
         """Return the first byte and the length of a vector whose elements have `item` bytes."""
         length, start = self.unpack(_U32, position, what), position + _U32.size
-        if length > (len(self.data) - start) // item:
-            raise self.refused(
-                what, f"a vector of at most {(len(self.data) - start) // item:,} elements", f"{length:,}"
-            )
+        self.require(start + length * item, what)
         return start, length
+
+    def require(self, size: int, what: str) -> None:
+        """Raise `UnfitError` if the file has fewer than `size` bytes, to which a part of it reaches."""
+        if size > len(self.data):
+            raise self.refused(
+                f"truncated or damaged: {what}", f"a file of at least {size:,} bytes", f"{len(self.data):,}"
+            )
 
     def count(self, size: int, what: str) -> None:
         """Count the bytes that are read: a file that repeats a part very often would otherwise take very long."""

@@ -125,10 +125,7 @@ def _buffer(model: Table, table: Table) -> _Buffer:
     data = model.buffer.data
     offset, size = table.number(1, "Q"), table.number(2, "Q")
     if offset > _NO_OFFSET:
-        if size > len(data) or offset > len(data) - size:
-            raise model.buffer.refused(
-                table.what, f"bytes within the file's {len(data):,}", f"{size:,} from {offset:,}"
-            )
+        model.buffer.require(offset + size, table.what)
         return _Buffer(memoryview(data)[offset : offset + size], None)
     found = table.array(0, "u1")
     return _Buffer(None if found is None or not found.size else found.data, table.place(0, 4))

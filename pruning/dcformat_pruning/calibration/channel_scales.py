@@ -1,7 +1,7 @@
 """Gives the channels of a compressed network the means and variances that they have in the dense one.
 
-This is what batch norms that are estimated again would do. A file holds the factors as a scale for each row of a
-matrix, whose elements are multiples of it.
+This is what batch norms that are estimated again would do, as in REPAIR (Jordan et al., 2022, arXiv 2211.08403). A file
+holds the factors as a scale for each row of a matrix, whose elements are multiples of it.
 """
 
 from __future__ import annotations
@@ -50,6 +50,13 @@ def rescaled(
         The calibration inputs.
     steps : mapping of str to float or Tensor
         The steps of the compressed tensors; a layer whose weights or bias have none is left as it is.
+
+    Returns
+    -------
+    tensors : dict of str to Tensor
+        The new weights and biases by name, float32, in the shapes of the old ones.
+    steps : dict of str to float or Tensor
+        `steps`, where those of corrected weights are tensors ``(rows, 1, ...)``.
     """
     found: dict[str, Tensor] = {}
     grids = dict(steps)

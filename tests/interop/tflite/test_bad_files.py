@@ -62,7 +62,9 @@ def test_other_files(tmp_path: Path) -> None:
     refuse(b"\x89PNG\r\n\x1a\n" + bytes(100), "not a TensorFlow Lite model (no TFL3 at byte 4)")
     path = tmp_path / "a.tflite"
     path.write_bytes(b"\x1c\0\0\0TFL3")
-    with pytest.raises(UnfitError, match=r"a\.tflite: model: expected an offset from 4 to 7 at byte 0, found 28"):
+    with pytest.raises(
+        UnfitError, match=r"a\.tflite: truncated or damaged: model: expected a file of at least 29 bytes, found 8$"
+    ):
         read_tflite(path)
     with pytest.raises(FileNotFoundError):
         read_tflite(tmp_path / "b.tflite")
@@ -77,8 +79,7 @@ def test_every_truncated_file() -> None:
     data = network()
     read_tflite(data)
     for length in range(0, len(data), 7):
-        with pytest.raises(UnfitError):
-            read_tflite(data[:length])
+        refuse(data[:length], "truncated or damaged: " if length >= 8 else "not a TensorFlow Lite model")
 
 
 @given(st.data())
@@ -172,8 +173,11 @@ def test_a_buffer_behind_the_flatbuffer() -> None:
     length = len(built(1000))
     data = built(length) + np.array([1.5, 2.5], "<f4").tobytes()
     assert [list(t.to_dense()) for t in read_tflite(data).tensors.values()] == [[1.5, 2.5]]
-    refuse(built(length + 1) + bytes(8), "buffer 1: expected bytes within the file's", "found 8 from")
-    refuse(built((1 << 64) - 4) + bytes(8), "buffer 1: expected bytes within the file's")
+    refuse(
+        built(length + 1) + bytes(8),
+        f"truncated or damaged: buffer 1: expected a file of at least {length + 9:,} bytes",
+    )
+    refuse(built((1 << 64) - 4) + bytes(8), "buffer 1: expected a file of at least 18,446,744,073,709,551,620 bytes")
 
 
 def test_numbers_of_tensors_and_operators() -> None:
