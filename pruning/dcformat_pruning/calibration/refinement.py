@@ -17,6 +17,8 @@ from dcformat_pruning.calibration.torch_network import TorchNetwork
 _RATE = 0.02
 #: The steps in which the rate rises from 0.
 _WARM = 20
+#: Inputs of a gradient step.
+_INPUTS = 8
 
 
 class Teacher:
@@ -26,12 +28,13 @@ class Teacher:
     ----------
     network : TorchNetwork
     batches : sequence of sequence of Tensor
-        The inputs; each gradient step takes one batch of them.
+        The inputs; each gradient step takes up to eight of a batch.
     measure : Measure
     """
 
     def __init__(self, network: TorchNetwork, batches: Sequence[Sequence[Tensor]], measure: Measure) -> None:
-        self._network, self._batches, self._measure = network, batches, measure
+        self._network, self._measure = network, measure
+        self._batches = [part for batch in batches for part in zip(*(x.split(_INPUTS) for x in batch), strict=True)]
         self._wanted: dict[int, list[Tensor]] = {}
 
     def refine(
