@@ -37,7 +37,9 @@ class Teacher:
 
     def __init__(self, network: TorchNetwork, batches: Sequence[Sequence[Tensor]], measure: Measure) -> None:
         self._network, self._measure = network, measure
-        self._batches = [part for batch in batches for part in zip(*(x.split(_INPUTS) for x in batch), strict=True)]
+        self._batches = [
+            [x[k : k + _INPUTS] for x in batch] for batch in batches for k in range(0, len(batch[0]), _INPUTS)
+        ]
         self._wanted: dict[int, list[Tensor]] = {}
 
     def refine(
