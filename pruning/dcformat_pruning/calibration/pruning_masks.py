@@ -17,7 +17,7 @@ from dcformat_pruning.calibration.torch_network import TorchNetwork
 CRITERIA = ("obs", "wanda", "magnitude", "random")
 
 #: The rounds of gradual pruning.
-_ROUNDS = 6
+_ROUNDS = 4
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]

@@ -42,21 +42,6 @@ def test_the_weights_that_are_left_make_up_for_pruned_ones() -> None:
     assert all(not refined[name][pruned[name] == 0].any() for name in pruned)
 
 
-def test_a_little_harm_becomes_less() -> None:
-    """Steps of a fixed length would do more harm first."""
-    network, measure, found = teacher()
-    changed = {name: 0.999 * tensor for name, tensor in network.tensors.items()}
-    before = change(network, measure, changed)
-    assert 0 < before < 1e-3
-    assert change(network, measure, found.refine(changed, 30)) < 0.8 * before
-
-
-def test_without_any_harm_nothing_changes() -> None:
-    network, _, found = teacher()
-    refined = found.refine(network.tensors, 5)
-    assert all(torch.equal(refined[name], tensor) for name, tensor in network.tensors.items())
-
-
 def test_values_on_a_grid_stay_there() -> None:
     network, measure, found = teacher()
     coarse = {name: torch.round(tensor / 0.5) * 0.5 for name, tensor in network.tensors.items()}
