@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcformat_pruning.calibration.assignment_kernel import BLOCK, assign_codes
+from dcformat_pruning.calibration.elimination_kernel import eliminate
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int32]
@@ -26,6 +27,8 @@ _PASSES = 3
 _MOST = 127
 #: Neighbouring steps of the grids that are tried.
 _RATIO = 1.25
+#: Maximum number of columns among which weights are removed one after another.
+_ELIMINATED = 256
 #: The bits of a shared value in a file, beside those of the grid's step.
 _VALUE_BITS, _STEP_BITS = 4.0, 48.0
 
@@ -147,9 +150,27 @@ def _damped(hessians: Floats) -> Floats:
     return np.asarray(hessians + damping[:, None, None] * np.eye(hessians.shape[-1]))
 
 
-def pivots(hessians: Floats) -> Floats:
-    """Return the diagonals of the inverse Hessians, ``(groups, columns)``: the divisors of the weights' errors."""
-    return np.diagonal(np.linalg.inv(_damped(hessians)), axis1=1, axis2=2)
+def removal_losses(weights: Floats, hessians: Floats) -> Floats:
+    """Return the loss at which each weight goes if each row loses one weight after another, ``(rows, columns)``.
+
+    Each time, the weight goes that costs least, and the others make up for it. A weight that costs less than one
+    before it has the loss of that one. Wide rows are treated in blocks of columns: in each of them, the columns of
+    the others stay and make up for it too.
+
+    Parameters
+    ----------
+    weights : float64 ``(rows, columns)``
+    hessians : float64 ``(groups, columns, columns)``
+    """
+    inverses, losses = np.linalg.inv(_damped(hessians)), np.empty_like(weights)
+    columns = weights.shape[1]
+    for start in range(0, columns, _ELIMINATED):
+        block = slice(start, min(start + _ELIMINATED, columns))
+        left, inverse = weights[:, block].copy(), np.ascontiguousarray(inverses[:, block, block])
+        found, count = np.empty_like(left), left.shape[1]
+        eliminate(left, inverse, found, np.empty((count, count)), np.empty(count), np.empty(count, np.uint8))
+        losses[:, block] = found
+    return losses
 
 
 def on_support(weights: Floats, hessians: Floats, allowed: npt.NDArray[np.bool_]) -> Floats:

@@ -22,7 +22,7 @@ from dcformat_pruning.calibration.channel_scales import rescaled
 from dcformat_pruning.calibration.layers import UsedTensor, find_layers
 from dcformat_pruning.calibration.measures import Measure
 from dcformat_pruning.calibration.price_search import CalibrationGoal, search
-from dcformat_pruning.calibration.pruning_masks import CRITERIA, Mask, densities, masks
+from dcformat_pruning.calibration.pruning_masks import CRITERIA, Mask, densities, masks, pruned
 from dcformat_pruning.calibration.refinement import Teacher
 from dcformat_pruning.calibration.sensitivity import Sensitivity, measure_sensitivity
 from dcformat_pruning.calibration.torch_network import TorchNetwork
@@ -212,16 +212,11 @@ class Calibrated:
         for number, density in enumerate(rounds):
             may = masks(network, self.layers, found, density, options.criterion)
             if options.refine:
-                pruned = {
-                    layer.name: network.tensors[layer.name] * layer.tensor(torch.from_numpy(may[layer.name]))
-                    if layer.name in may
-                    else network.tensors[layer.name]
-                    for layer in self.layers
-                    if layer.name in may or found.matters(layer.name)
-                }
+                others = {layer.name: network.tensors[layer.name] for layer in self.layers if found.matters(layer.name)}
+                left = {**others, **pruned(network, self.layers, found, may)}
                 # The last round, after which nothing is pruned, takes half of the steps.
                 share = 2 if number == len(rounds) - 1 else 2 * len(rounds) - 2
-                network = network.with_tensors(self._teacher.refine(pruned, max(1, options.refine // share)))
+                network = network.with_tensors(self._teacher.refine(left, max(1, options.refine // share)))
                 found = sensitivity()
         return Walk(network, self.layers, found, batches, may)
 

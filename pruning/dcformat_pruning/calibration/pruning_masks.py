@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
-from dcformat_pruning.calibration.assignment import pivots
+from dcformat_pruning.calibration.assignment import on_support, removal_losses
 from dcformat_pruning.calibration.layers import UsedTensor
 from dcformat_pruning.calibration.sensitivity import Sensitivity, combined
 from dcformat_pruning.calibration.torch_network import TorchNetwork
@@ -51,6 +53,20 @@ def masks(
     return _best_of_all(scores, density)
 
 
+def pruned(
+    network: TorchNetwork, layers: Sequence[UsedTensor], sensitivity: Sensitivity, allowed: Mapping[str, Mask]
+) -> dict[str, Tensor]:
+    """Return the matrices without the weights that must go; those that stay make up for them, row by row."""
+    found = {}
+    for layer in layers:
+        if layer.name in allowed:
+            matrix = layer.matrix(network.tensors[layer.name]).double().numpy()
+            hessians = combined(sensitivity.terms[layer.name]).hessian.numpy()
+            values = on_support(matrix, hessians, allowed[layer.name])
+            found[layer.name] = layer.tensor(torch.from_numpy(values).float())
+    return found
+
+
 def _scores(layer: UsedTensor, weights: Floats, sensitivity: Sensitivity, criterion: str) -> Floats:
     if criterion == "magnitude":
         return np.abs(weights)
@@ -59,8 +75,7 @@ def _scores(layer: UsedTensor, weights: Floats, sensitivity: Sensitivity, criter
     if criterion == "wanda":
         norms = np.sqrt(np.diagonal(hessians, axis1=1, axis2=2))
         return np.asarray(np.abs(weights) * np.repeat(norms, len(weights) // len(norms), 0))
-    found = np.repeat(pivots(hessians), len(weights) // len(hessians), 0)
-    return np.asarray(term.rows.numpy()[:, None] * weights**2 / found)
+    return np.asarray(term.rows.numpy()[:, None] * removal_losses(weights, hessians))
 
 
 def densities(density: float, gradual: bool) -> list[float]:

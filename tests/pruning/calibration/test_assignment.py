@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from dcformat_pruning.calibration.assignment import Problem, assign, code_bits, estimated_bits, on_support
+from dcformat_pruning.calibration.assignment import (
+    DAMPING,
+    Problem,
+    assign,
+    code_bits,
+    estimated_bits,
+    on_support,
+    removal_losses,
+)
 
 Floats = npt.NDArray[np.float64]
 
@@ -73,6 +81,40 @@ def test_rows_of_several_blocks_meet_their_own_inputs() -> None:
     allowed = np.array([[True, False], [True, False]])
     found = on_support(np.ones((2, 2)), hessians, allowed)
     np.testing.assert_allclose(found, np.array([[1 + 1 / 2.015, 0], [1, 0]]), atol=1e-9)
+
+
+def test_weights_go_one_after_another_while_the_others_make_up_for_them() -> None:
+    """Against all choices at each removal, with the other weights found by `on_support`."""
+    problem = correlated(rows=2, columns=7)
+    hessians = np.concatenate((problem.hessians, np.diag([5.0, 1, 2, 3, 4, 6, 7])[None]))
+    found = removal_losses(problem.weights, hessians)
+    for weights, hessian, losses in zip(problem.weights, hessians, found, strict=True):
+        damped = hessian + DAMPING * np.diagonal(hessian).mean() * np.eye(7)
+        there, before, highest = np.ones(7, bool), 0.0, 0.0
+        for _ in range(7):
+            totals = {}
+            for place in np.flatnonzero(there):
+                left = there & (np.arange(7) != place)
+                off = on_support(weights[None], hessian[None], left[None])[0] - weights
+                totals[place] = off @ damped @ off
+            best = min(totals, key=lambda place: totals[place])
+            highest = max(highest, totals[best] - before)
+            assert losses[best] == pytest.approx(highest)
+            there[best], before = False, totals[best]
+
+
+def test_wide_rows_lose_weights_in_blocks() -> None:
+    """The columns of different blocks do not meet here, so the blocks lose nothing by that."""
+    rng = np.random.default_rng(0)
+    hessians = np.zeros((1, 300, 300))
+    for block in (slice(0, 256), slice(256, 300)):
+        x = rng.standard_normal((400, len(hessians[0, block])))
+        hessians[0, block, block] = x.T @ x / 400
+    np.fill_diagonal(hessians[0], 2.0)
+    weights = rng.standard_normal((1, 300))
+    found = removal_losses(weights, hessians)
+    alone = removal_losses(weights[:, 256:], hessians[:, 256:, 256:])
+    np.testing.assert_allclose(found[:, 256:], alone, rtol=1e-9)
 
 
 def test_a_higher_price_takes_fewer_bits_and_makes_more_error() -> None:
