@@ -36,8 +36,8 @@ Bytes = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
 
 #: In `fast` a plane is coded only if that saves one byte in this many, because raw planes decode faster. Beside
-#: positions, which take longer than planes, any saving counts.
-_FAST_SAVING = 16
+#: positions, which take longer than planes, a smaller saving counts.
+_FAST_SAVING, _FAST_SAVING_BESIDE_POSITIONS = 16, 64
 #: Estimated bits of a frequency that is not 0 in a table, and of an item of a map.
 _FREQUENCY_BITS, _PLACE_BITS = 6.0, 2.5
 #: Bits of a coded plane's head and of the end of the range coder stream.
@@ -91,7 +91,8 @@ def write_block(
     parts = planes.split(values, dtype)
     each, _ = planes.units_of(dtype)
     axes = [(each * prod(shape[axis + 1 :]), size) for axis, size in enumerate(shape)]
-    saving = 1 / _FAST_SAVING if mode == "fast" and not beside_positions else 0.0
+    least = _FAST_SAVING_BESIDE_POSITIONS if beside_positions else _FAST_SAVING
+    saving = 1 / least if mode == "fast" else 0.0
     plans = [
         plan(plane, _contexts(plane, parts[0] if number else None, axes), mode, saving)
         for number, plane in enumerate(parts)
