@@ -37,6 +37,9 @@ Counts = npt.NDArray[np.int64]
 
 #: In `fast` a plane is coded only if that saves one byte in this many, because raw planes decode faster.
 _FAST_SAVING = 16
+#: In `fast` a plane of fewer different bytes has no contexts, because a codebook takes about as few bytes and decodes
+#: faster.
+_FAST_SYMBOLS = 64
 #: Estimated bits of a frequency that is not 0 in a table, and of an item of a map.
 _FREQUENCY_BITS, _PLACE_BITS = 6.0, 2.5
 #: Bits of a coded plane's head and of the end of the range coder stream.
@@ -175,7 +178,8 @@ def plan(plane: Bytes, contexts: Iterable[Context], mode: Mode) -> Head | Coded:
     states = 8 * rans.STATE_BYTES * rans.states_for(len(plane))
     saving = 1 / _FAST_SAVING if mode == "fast" else 0.0
     limit = 8.0 * len(plane) * (1 - saving) - states - _FIXED_BITS
-    tried = list(contexts) if len(plane) >= _LEAST_UNITS else []
+    has_contexts = len(plane) >= _LEAST_UNITS and (mode != "fast" or np.count_nonzero(counts) >= _FAST_SYMBOLS)
+    tried = list(contexts) if has_contexts else []
     if not tried and _least_bits(counts) >= limit:
         return Head(RAW)
     frequencies = rans.normalised(counts)[None]

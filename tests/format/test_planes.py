@@ -109,6 +109,16 @@ def test_fast_codes_a_plane_for_one_byte_in_16_and_by_exponent_beside_positions(
     assert chunk.block is not None and [head.kind for head in chunk.block.heads] == [CODED, CODED]
 
 
+def test_fast_tries_no_tables_for_few_values() -> None:
+    """By exponent, 3 bits in place of 5."""
+    random = np.random.default_rng(10)
+    exponents = random.integers(120, 124, 1 << 13)
+    made = (exponents << 8 | (exponents & 3) << 3 | random.integers(0, 8, len(exponents))).astype("<u2")
+    made = made >> 1 | made << 15
+    assert write_block(made, "bfloat16", "fast", beside_positions=True)[3] == CODED
+    assert write_block(made, "bfloat16", "small", beside_positions=True)[3] & 15 == CODED | BY_HIGHEST << 2
+
+
 def test_the_heaviest_places_have_tables_of_their_own() -> None:
     """By their means alone, the two heavy exponents would share a table with those beside them."""
     random = np.random.default_rng(9)
