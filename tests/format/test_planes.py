@@ -119,11 +119,12 @@ def test_fast_tries_no_tables_for_few_values() -> None:
     assert write_block(made, "bfloat16", "small", beside_positions=True)[3] & 15 == CODED | BY_HIGHEST << 2
 
 
-def test_the_heaviest_places_have_tables_of_their_own() -> None:
-    """By their means alone, the two heavy exponents would share a table with those beside them."""
+def test_few_places_have_tables_of_their_own() -> None:
+    """Cut in two by their means, the two heavy exponents would share a table, and the light one would have the other."""
     random = np.random.default_rng(9)
-    exponents = random.choice([118, 119, 120, 121], 1 << 15, p=[0.005, 0.495, 0.495, 0.005])
-    lowest = np.where(exponents < 120, random.integers(0, 256, 1 << 15), random.integers(96, 160, 1 << 15))
+    exponents = random.choice([118, 119, 120], 1 << 15, p=[0.01, 0.5, 0.49])
+    light, wide, narrow = (random.integers(*ends, len(exponents)) for ends in ((0, 9), (0, 256), (140, 204)))
+    lowest = np.where(exponents == 118, light, np.where(exponents == 119, wide, narrow))
     made = (exponents << 8 | lowest).astype("<u2")
     block = write_block(made >> 1 | made << 15, "bfloat16", "small")
     assert len(block) < (1 << 15) / 8 * (8 / 2 + 6 / 2 + 1.1) * 1.02
