@@ -120,7 +120,7 @@ def test_fast_tries_no_tables_for_few_values() -> None:
 
 
 def test_few_places_have_tables_of_their_own() -> None:
-    """Cut in two by their means, the two heavy exponents would share a table, and the light one would have the other."""
+    """Cut in two by their means, the heavy exponents would share a table, and the light one would have the other."""
     random = np.random.default_rng(9)
     exponents = random.choice([118, 119, 120], 1 << 15, p=[0.01, 0.5, 0.49])
     light, wide, narrow = (random.integers(*ends, len(exponents)) for ends in ((0, 9), (0, 256), (140, 204)))
