@@ -85,8 +85,7 @@ def _codebook_may_pay(form: Tensor, least: int) -> bool:
         return True
     encoder = Encoder(0)
     write_codebook(encoder, codebook, form.dtype)
-    counts = np.bincount(form.data, minlength=-(-len(codebook) // _BYTE) * _BYTE).reshape(-1, _BYTE)
-    codes = _entropy(counts.sum(axis=0)) + _entropy(counts.sum(axis=1))
+    codes = _codes_entropy(np.bincount(form.data, minlength=len(codebook)), "fast")
     return len(encoder.take()) + int(codes) // 8 < least
 
 
@@ -162,7 +161,8 @@ def _estimates(tensor: Tensor, mode: Mode) -> list[tuple[float, bool, bool]]:
     positions = _entropy(np.array([stored, zeros]))
     out = []
     if zeros:
-        out.append((positions + stored * value_bits, True, False))
+        sparse_bits = coded_bits(some, tensor.dtype, mode, beside_positions=True) if is_counted else value_bits
+        out.append((positions + stored * max(sparse_bits, 1.0), True, False))
     if not zeros or size <= _TRY_ALL or positions + stored * (value_bits + 1) > size * value_bits:
         out.append((size * value_bits, False, False))
     if tensor.codebook is None:
@@ -172,10 +172,10 @@ def _estimates(tensor: Tensor, mode: Mode) -> list[tuple[float, bool, bool]]:
     # A codebook is a sorted set: its values cost as much as single values, minus the bits of their order.
     codebook_bits = len(nonzero) * max(width - np.log2(max(len(nonzero), 1)) + 2, 2.0)
     if zeros:
-        out.insert(0, (positions + _entropy(nonzero) + codebook_bits, True, True))
+        out.insert(0, (positions + _codes_entropy(nonzero, mode) + codebook_bits, True, True))
     few = zeros * _FEW_ZEROS <= size or size <= _TRY_ALL
     if few and len(nonzero) + bool(zeros) <= layout.MAX_CODEBOOK:
-        out.insert(bool(zeros), (_entropy(np.append(nonzero, zeros)) + codebook_bits, False, True))
+        out.insert(bool(zeros), (_codes_entropy(np.append(nonzero, zeros), mode) + codebook_bits, False, True))
     return out
 
 
@@ -183,6 +183,14 @@ def _entropy(counts: Array) -> float:
     """Return the entropy in bits of symbols with these counts."""
     counts = counts[counts > 0].astype(np.float64)
     return float((counts * -np.log2(counts / counts.sum())).sum()) if len(counts) > 1 else 0.0
+
+
+def _codes_entropy(counts: Array, mode: Mode) -> float:
+    """Return the entropy in bits of codes with these counts; `fast` codes their bytes independently."""
+    if mode != "fast" or len(counts) <= _BYTE:
+        return _entropy(counts)
+    planes = np.pad(counts, (0, -len(counts) % _BYTE)).reshape(-1, _BYTE)
+    return _entropy(planes.sum(axis=0)) + _entropy(planes.sum(axis=1))
 
 
 def _some(tensor: Tensor) -> Array:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dcformat.errors import DeltaError
+from dcformat.errors import DeltaError, IndexRangeError
 from dcformat.floats import bit_patterns
 from dcformat.graph import Graph
 from dcformat.layout import DEFAULT_MAX_MEMORY, DTYPES
@@ -238,16 +238,15 @@ class Tensor:
         stop = start + len(out)
         if self.indptr is None or self.indices is None:
             data = self.data if self.is_constant else self.data[start:stop]
-            out[:] = data if self.codebook is None else self.codebook[data]
+            out[:] = data if self.codebook is None else self.codebook.take(data)
             return
-        first, last = start // self.columns, (stop - 1) // self.columns
+        from dcformat.codecs.scattering import scatter  # a process that only runs a network makes no dense form
+
         begin, end = self._entry(start), self._entry(stop)
-        rows = np.repeat(np.arange(first, last + 1), np.diff(np.clip(self.indptr[first : last + 2], begin, end)))
         data = self.data[begin:end]
-        out[:] = 0
-        out[rows * self.columns + self.indices[begin:end] - start] = (
-            data if self.codebook is None else self.codebook[data]
-        )
+        values = data if self.codebook is None else self.codebook.take(data)
+        if not scatter(self.indptr, self.indices, values, begin, self.columns, start, out):
+            raise IndexRangeError(f"indices of {self.name!r}", got="others", expected="entries of its rows, in order")
 
     def _entry(self, position: int) -> int:
         """Return the number of a sparse tensor's entries before a position in the flattened tensor."""

@@ -154,7 +154,7 @@ def symbols_per_second(rounds: int) -> list[tuple[str, float]]:
     codes = tensor.data[: 1 << 20].astype(np.uint8)
     lengths = huffman.code_lengths(np.bincount(codes, minlength=32))
     plan = packed.Plan(0, False, np.empty(0, np.int64), (lengths,))
-    chunk = np.frombuffer(packed.write_chunk(plan, None, [codes], b""), np.uint8)
+    chunk = np.frombuffer(packed.write_chunk(plan, None, [codes]), np.uint8)
     reader = packed.StreamReader(plan)
     frame, zreader = zstandard.ZstdCompressor(level=19).compress(codes.tobytes()), zstandard.ZstdDecompressor()
     few = codes[: 1 << 17]
@@ -162,7 +162,7 @@ def symbols_per_second(rounds: int) -> list[tuple[str, float]]:
     bits = bitarray()
     bits.encode(code, few.tolist())
     runners: dict[str, tuple[int, Decode]] = {
-        "dcformat, four streams": (len(codes), lambda: reader.read(chunk, len(codes), max_gaps=0, value_bytes=0)),
+        "dcformat, four streams": (len(codes), lambda: reader.read(chunk, len(codes), max_gaps=0)),
         "zstd -19": (len(codes), lambda: zreader.decompress(frame)),
         "bitarray canonical_decode": (len(few), lambda: list(canonical_decode(bits, counts, symbols))),
     }

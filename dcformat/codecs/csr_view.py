@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from dcformat.codecs.index import transpose
 from dcformat.model import Tensor
-from dcformat.records import record, replace
+from dcformat.records import record
 
 Array = npt.NDArray[Any]
 
@@ -63,10 +63,10 @@ class CsrView:
         indptr, indices, codes = transpose(self.indptr, self.indices, self.codes, self.length)
         return CsrView(indptr, indices, codes, self.length, self.lines)
 
-    def order_transposed(self) -> tuple[CsrView, Array]:
-        """Return the transposed view, with meaningless codes, and the place of each of its entries in this view."""
-        numbered = replace(self, codes=np.arange(self.nnz)).transposed()
-        return numbered, numbered.codes
+    def values_transposed(self, values: Array) -> tuple[CsrView, Array]:
+        """Return the transposed view, whose codes are meaningless, and the entries' `values` in its order."""
+        indptr, indices, moved = transpose(self.indptr, self.indices, values, self.length)
+        return CsrView(indptr, indices, self.codes, self.length, self.lines), moved
 
     def chunks(self, lines_each: int) -> list[CsrView]:
         """Cut the view into runs of `lines_each` lines; 0 makes one piece."""

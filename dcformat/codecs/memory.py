@@ -54,21 +54,12 @@ def working_bytes(payload: ParsedPayload, threads: int = 1) -> int:
 
 def _block_bytes(block: ValueBlock) -> int:
     """Return the bytes that it takes to read a value block, without the values."""
-    from dcformat.codecs.planes import units_of  # few files have value blocks
-    from dcformat.codecs.value_blocks import CODED, RAW
-
-    tables = max_tables = planes = 0
-    for head in block.heads:
-        planes += head.kind != RAW
-        if head.kind == CODED:
-            tables += head.tables * _FREQUENCIES + 9 * head.places
-            max_tables = max(max_tables, head.tables)
-    units = units_of(block.dtype)[0] * block.number
-    need = 2 * len(block.data) + tables + units * (planes + 3 * (max_tables > 1))
+    tables = block.tables * _FREQUENCIES + 9 * block.places
+    need = 2 * len(block.data) + tables + block.units * (block.made + 3 * (block.most_tables > 1))
     if lacks_compiler(index.place32):
         # In NumPy there is a copy of all units, and a round of all states takes a few arrays.
-        return need + 8 * units + max_tables * _PLAIN_SLOTS
-    return need + max_tables * _SLOTS
+        return need + 8 * block.units + block.most_tables * _PLAIN_SLOTS
+    return need + block.most_tables * _SLOTS
 
 
 def _code_bytes(payload: ParsedPayload) -> int:
@@ -138,12 +129,11 @@ def _packed_symbols(payload: ParsedPayload, chunk: Chunk, entries: int) -> int:
 
 
 def _transposing(payload: ParsedPayload) -> int:
-    """Return the number of bytes needed to transpose a tensor back: the result, and a counting sort of the entries."""
+    """Return the number of bytes needed to transpose a tensor back: the result, with codes of two bytes."""
     info = payload.info
     if info.form == "dense":
         return info.stored * _code_bytes(payload)
-    each = 20 if info.codebook_size and _code_bytes(payload) == 1 else 56
-    return info.decoded_bytes + each * info.stored + 24 * info.rows
+    return info.decoded_bytes + 2 * info.stored
 
 
 def contents_bytes(length: int, packed: bool) -> int:

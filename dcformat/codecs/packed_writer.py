@@ -303,4 +303,5 @@ def value_blocks(tensor: Tensor, transposed: bool, stored: list[int], mode: Mode
 
 def ordered_values(tensor: Tensor, transposed: bool) -> Array:
     """Return a sparse tensor's values in the order of its lines."""
-    return tensor.data[CsrView.of(tensor).order_transposed()[1]] if transposed else tensor.data
+    data = np.ascontiguousarray(tensor.data)
+    return CsrView.of(tensor).values_transposed(data)[1] if transposed else data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 Bytes = npt.NDArray[np.uint8]
 
+_NO_BYTES = np.empty(0, np.uint8)
+
+#: The number of pairs of a coding and a form that are known to fit, or not to.
+_FORMS_KEPT = 1 << 8
 _STREAMED = frozenset(layout.DTYPES[: layout.KERNEL_DTYPES])
 #: The coders of a dense tensor without a codebook.
 _FOR_VALUES = (
@@ -100,48 +104,50 @@ class Coding:
         if coder >= layout.CODERS:
             raise VersionError("coder", got=coder, expected=f"below {layout.CODERS}")
         coding = cls.of(byte)
-        if (info.form == "constant" and byte) or coding._contradicts(info):
+        if _contradict(byte, info.form, info.codebook_size, info.dtype):
             raise EncodingError("coding byte", got=f"0x{byte:02x}", expected=f"one for a {info.form} tensor")
         coding._require_limits(info)
         return coding
 
-    def _contradicts(self, info: TensorInfo) -> bool:
-        """Return whether this coding cannot apply to a tensor of this form."""
-        sparse, shared = info.form == "sparse", info.codebook_size > 0
-        return (
-            (self.every_element and not (sparse and shared and info.codebook_size < layout.MAX_CODEBOOK))
-            or (self.fillers and not (sparse and 0 < info.codebook_size < 256 and self.is_packed))
-            or (self.fillers and self.every_element)
-            or (self.transposed and not sparse and not shared and self.coder != layout.CODER_PREDICTION)
-            or (info.form == "dense" and not shared and self.coder not in _FOR_VALUES)
-            or (self.blocks and not self._has_values(info))
-            or (self._has_values(info) and not self.blocks and (self.is_packed or not has_streams(info.dtype)))
-            or (self.coder == layout.CODER_PLANES and (sparse or shared))
-            or (self.coder == layout.CODER_TABLES and (shared or self.transposed))
-            or (self.coder == layout.CODER_PREDICTION and (sparse or shared or info.dtype != "int8"))
-            or (self.coder == layout.CODER_ADAPTIVE and not sparse and not has_streams(info.dtype))
-        )
-
-    def _has_values(self, info: TensorInfo) -> bool:
-        """Return whether values of a sparse tensor are stored beside positions."""
-        return info.form == "sparse" and not info.codebook_size and self.coder != layout.CODER_TABLES
-
     def _require_limits(self, info: TensorInfo) -> None:
         if self.transposed and not can_transpose(info.rows, info.columns):
             raise LimitError("transposed tensor", got=info.shape, expected="both sides below 2^31")
-        max_elements = layout.FREE_ELEMENTS + layout.ELEMENTS_EACH * info.stored
-        if self.every_element and info.size > max_elements:
-            raise LimitError("elements of an every-element tensor", got=info.size, expected=f"at most {max_elements}")
-        plain = info.form != "sparse" and not info.codebook_size
-        if self.is_quick or plain:
+        if self.every_element:
+            max_elements = layout.FREE_ELEMENTS + layout.ELEMENTS_EACH * info.stored
+            if info.size > max_elements:
+                raise LimitError(
+                    "elements of an every-element tensor", got=info.size, expected=f"at most {max_elements}"
+                )
+        if self.is_quick or (info.form != "sparse" and not info.codebook_size):  # no coder of contexts
             return
         length = info.rows if self.transposed else info.columns
         if length > layout.MAX_CONTEXT_LENGTH:
             raise LimitError(f"length of a line for coder {self.coder}", got=length, expected="below 2^31")
 
 
-@record(eq=False)
-class Chunk:
+@lru_cache(_FORMS_KEPT)
+def _contradict(byte: int, form: str, codebook_size: int, dtype: str) -> bool:
+    """Return whether a coding byte cannot apply to a tensor of this form."""
+    coding, sparse, shared = Coding.of(byte), form == "sparse", codebook_size > 0
+    # Values of a sparse tensor are stored beside positions.
+    has_values = sparse and not shared and coding.coder != layout.CODER_TABLES
+    return (
+        (form == "constant" and byte != 0)
+        or (coding.every_element and not (sparse and shared and codebook_size < layout.MAX_CODEBOOK))
+        or (coding.fillers and not (sparse and 0 < codebook_size < 256 and coding.is_packed))
+        or (coding.fillers and coding.every_element)
+        or (coding.transposed and not sparse and not shared and coding.coder != layout.CODER_PREDICTION)
+        or (form == "dense" and not shared and coding.coder not in _FOR_VALUES)
+        or (coding.blocks and not has_values)
+        or (has_values and not coding.blocks and (coding.is_packed or not has_streams(dtype)))
+        or (coding.coder == layout.CODER_PLANES and (sparse or shared))
+        or (coding.coder == layout.CODER_TABLES and (shared or coding.transposed))
+        or (coding.coder == layout.CODER_PREDICTION and (sparse or shared or dtype != "int8"))
+        or (coding.coder == layout.CODER_ADAPTIVE and not sparse and not has_streams(dtype))
+    )
+
+
+class Chunk(NamedTuple):
     """A run of a payload's lines.
 
     Attributes
@@ -176,8 +182,7 @@ def parse_chunk(info: TensorInfo, coding: Coding, lines: int, stored: int, data:
     return Chunk(lines, stored, len(data), rest, parse_block(own, stored, info.dtype, field))
 
 
-@record(eq=False)
-class ParsedPayload:
+class ParsedPayload(NamedTuple):
     """A payload cut into its parts; nothing is decoded yet. Under coder 5, `tables` and `codes` replace the chunks."""
 
     info: TensorInfo
@@ -221,7 +226,7 @@ def parse_payload(info: TensorInfo, payload: Bytes, max_memory: int | None = Non
         return _parse_tables(info, coding, cursor, max_memory)
     if info.form == "constant":
         chunk = parse_chunk(info, coding, 1, 1, cursor.array(cursor.left, "value"))
-        return ParsedPayload(info, coding, 1, 1, cursor.array(0, "head"), [chunk], None, None)
+        return ParsedPayload(info, coding, 1, 1, _NO_BYTES, [chunk], None, None)
     front = _front(cursor, info, coding, len(payload), max_memory)
     if not front.lines_each:
         chunks = [parse_chunk(info, coding, front.lines, info.stored, cursor.array(cursor.left, "chunk"))]
@@ -292,7 +297,7 @@ def _front(cursor: Cursor, info: TensorInfo, coding: Coding, total: int, max_mem
     if coding.transposed:
         lines, length = length, lines
     lines_each = cursor.varint("lines in a chunk", max(lines - 1, 0))
-    head = cursor.array(0, "head")
+    head = _NO_BYTES
     if coding.is_packed and (info.form == "sparse" or info.codebook_size):
         head = cursor.array(cursor.varint("head length", layout.MAX_PAYLOAD_BYTES), "head")
     table: list[tuple[int, int, int]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import numpy as np
@@ -94,7 +95,7 @@ def _tensor(info: TensorInfo, data: Array, codebook: Array | None, view: CsrView
 
 
 def _require_nonzero(is_sparse: bool, values: Array | None, info: TensorInfo) -> None:
-    if is_sparse and values is not None and not bit_patterns(values).all():
+    if is_sparse and values is not None and len(values) and not int(bit_patterns(values).min()):
         raise EncodingError(f"values of {info.name!r}", got="a stored zero", expected="none in a sparse tensor")
 
 
@@ -115,24 +116,26 @@ def _read_plain(payload: ParsedPayload, threads: int) -> Array:
     """Return the values of a payload that holds only values."""
     info = payload.info
     out = np.empty(info.stored, STORAGE[info.dtype])
-
-    def read(place: tuple[Chunk, Array]) -> None:
+    if len(payload.chunks) == 1:
+        _read_values(payload, payload.chunks[0], out)
+    else:
         # Decode chunks into their final places, as `_read_sparse` does.
-        chunk, part = place
-        if payload.coding.coder in (layout.CODER_ADAPTIVE, layout.CODER_PREDICTION):
-            _read_value_stream(payload, chunk, part)
-        elif block_values(payload, chunk, part) is None:
-            part[:] = raw_values(chunk.data, chunk.stored, info.dtype)
-
-    places, start = [], 0
-    for chunk in payload.chunks:
-        places.append((chunk, out[start : start + chunk.stored]))
-        start += chunk.stored
-    for _ in _each(read, places, threads):
-        pass
+        ends = list(accumulate(chunk.stored for chunk in payload.chunks))
+        places = zip(payload.chunks, ends, strict=True)
+        tasks = [(chunk, out[end - chunk.stored : end]) for chunk, end in places]
+        for _ in _each(lambda task: _read_values(payload, *task), tasks, threads):
+            pass
     if payload.coding.transposed:
         out = np.ascontiguousarray(out.reshape(payload.lines, payload.length).T).reshape(-1)
     return out
+
+
+def _read_values(payload: ParsedPayload, chunk: Chunk, out: Array) -> None:
+    """Read a chunk that holds only values."""
+    if payload.coding.coder in (layout.CODER_ADAPTIVE, layout.CODER_PREDICTION):
+        _read_value_stream(payload, chunk, out)
+    elif block_values(payload, chunk, out) is None:
+        out[:] = raw_values(chunk.data, chunk.stored, payload.info.dtype)
 
 
 def _read_value_stream(payload: ParsedPayload, chunk: Chunk, out: Array) -> None:
@@ -209,5 +212,4 @@ def _row_major(entries: ChunkEntries) -> ChunkEntries:
     view, values = entries
     if values is None:
         return ChunkEntries(view.transposed(), None)
-    by_rows, order = view.order_transposed()
-    return ChunkEntries(by_rows, values[order])
+    return ChunkEntries(*view.values_transposed(values))

@@ -48,8 +48,8 @@ def join(planes: Sequence[Plane | int], dtype: str, out: Array) -> None:
     """Put values into `out`, an array of ``STORAGE[dtype]``, from their planes; an integer stands for equal bytes."""
     size = units_of(dtype)[1]
     bits = out.view(f"<u{size}")
-    fused = {2: _join2, 4: _join4}.get(size) if dtype in _ROTATED else None
-    if fused is not None and not lacks_compiler(fused):
+    fused = _FUSED.get(size)
+    if fused is not None and dtype in _ROTATED and not lacks_compiler(fused):
         fused(*(np.full(len(bits), plane, np.uint8) if isinstance(plane, int) else plane for plane in planes), bits)
         return
     bits[:] = planes[0]
@@ -79,3 +79,7 @@ def _join4(first, second, third, last, out):  # type: ignore[no-untyped-def]
         bits = np.int64(first[index]) << 24 | np.int64(second[index]) << 16
         bits |= np.int64(third[index]) << 8 | np.int64(last[index])
         out[index] = (bits >> 1 | bits << 31) & 4294967295
+
+
+#: The kernel that joins the planes of a rotated value, by the bytes of a unit.
+_FUSED = {2: _join2, 4: _join4}

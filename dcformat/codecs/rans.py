@@ -89,25 +89,21 @@ def decode(data: npt.NDArray[np.uint8], count: int, frequencies: Array, classes:
     # Each round of all states reads at most one word for each, and then tests for the end.
     words = np.zeros(stored + lanes + 1, np.uint16)
     words[:stored] = data.view("<u2")
-    slots = _slots(frequencies)
+    flat = frequencies.reshape(-1)
     states, out = np.empty(lanes, np.uint32), np.empty(count, np.uint8)
-    if not (decode_plain if lacks_compiler(_decode) else _decode)(words, stored, slots, classes, states, out):
+    if lacks_compiler(_decode):
+        done = decode_plain(words, stored, slots_plain(flat), classes, states, out)
+    else:
+        slots = np.empty(len(frequencies) << PRECISION, np.uint32)
+        _fill_slots(flat, slots)
+        done = _decode(words, stored, slots, classes, states, out)
+    if not done:
         raise StreamError(field, got="states or an end that no encoder makes", expected=f"{count} symbols")
     return out
 
 
-def _slots(frequencies: Array) -> npt.NDArray[np.uint32]:
-    """Return for each table and slot: symbol, place in the symbol's interval << 8, frequency - 1 << 20."""
-    flat = np.ascontiguousarray(frequencies, np.int64).ravel()
-    if lacks_compiler(_fill_slots):
-        return slots_plain(flat)
-    out = np.empty(len(frequencies) << PRECISION, np.uint32)
-    _fill_slots(flat, out)
-    return out
-
-
 def slots_plain(frequencies: Array) -> npt.NDArray[np.uint32]:
-    """Do the work of `_fill_slots` in NumPy."""
+    """Return what `_fill_slots` fills in, made in NumPy."""
     owner = np.repeat(np.arange(len(frequencies)), frequencies)
     starts = np.cumsum(frequencies) - frequencies
     slots = owner & 255 | (np.arange(len(owner)) - starts[owner]) << 8 | (frequencies[owner] - 1) << 20
@@ -116,7 +112,7 @@ def slots_plain(frequencies: Array) -> npt.NDArray[np.uint32]:
 
 @kernel("void(const int64[::1], uint32[::1])", work=lambda slots: len(slots))
 def _fill_slots(frequencies, slots):  # type: ignore[no-untyped-def]
-    """Fill in the slots of all tables, one table after the other."""
+    """Fill in each table and slot: the symbol, the place in its interval << 8, its frequency - 1 << 20."""
     slot = 0
     for index in range(len(frequencies)):
         frequency = frequencies[index]

@@ -35,9 +35,11 @@ Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
 
-#: In `fast` a plane is coded only if that saves one byte in this many, because raw planes decode faster. Beside
-#: positions, which take longer than planes, any saving counts.
+#: In `fast` a plane is coded only if that saves one byte in this many, because raw planes decode faster.
 _FAST_SAVING = 16
+#: In `fast` a plane of fewer different bytes has no contexts, because a codebook takes about as few bytes and decodes
+#: faster.
+_FAST_SYMBOLS = 64
 #: Estimated bits of a frequency that is not 0 in a table, and of an item of a map.
 _FREQUENCY_BITS, _PLACE_BITS = 6.0, 2.5
 #: Bits of a coded plane's head and of the end of the range coder stream.
@@ -91,9 +93,10 @@ def write_block(
     parts = planes.split(values, dtype)
     each, _ = planes.units_of(dtype)
     axes = [(each * prod(shape[axis + 1 :]), size) for axis, size in enumerate(shape)]
-    saving = 1 / _FAST_SAVING if mode == "fast" and not beside_positions else 0.0
+    # In `fast` only the values of sparse tensors have contexts: there are fewer of them.
+    has_contexts = mode != "fast" or beside_positions
     plans = [
-        plan(plane, _contexts(plane, parts[0] if number else None, axes), mode, saving)
+        plan(plane, _contexts(plane, parts[0] if number else None, axes) if has_contexts else (), mode)
         for number, plane in enumerate(parts)
     ]
     return put_planes(parts, plans)
@@ -138,15 +141,22 @@ def put_planes(parts: Sequence[Bytes], plans: Sequence[Head | Coded]) -> bytes:
     return b"".join((heads, varint(len(tables)) + tables if coded else b"", *data))
 
 
-def coded_bits(values: Array, dtype: str, mode: Mode) -> float:
+def coded_bits(values: Array, dtype: str, mode: Mode, *, beside_positions: bool = False) -> float:
     """Return the estimated bits of a value in a block, without the tables."""
+    parts = planes.split(values, dtype)
     bits = 0.0
-    for plane in planes.split(values, dtype):
-        counts = _counts(plane)
-        used = counts[counts > 0]
-        each = float(-(used * np.log2(used / len(plane))).sum()) / len(plane)
+    for number, plane in enumerate(parts):
+        by_highest = mode == "fast" and beside_positions and number
+        each = _entropy(parts[0].astype(np.int64) << 8 | plane) - _entropy(parts[0]) if by_highest else _entropy(plane)
         bits += each if mode != "fast" or each < 8 - 8 / _FAST_SAVING else 8.0
     return bits * planes.units_of(dtype)[0]
+
+
+def _entropy(symbols: Array) -> float:
+    """Return the entropy of symbols in bits for each."""
+    counts = _counts(symbols) if symbols.dtype == np.uint8 else np.bincount(symbols)
+    used = counts[counts > 0]
+    return float((used * np.log2(len(symbols) / used)).sum()) / len(symbols)
 
 
 def _head_bytes(head: Head) -> bytes:
@@ -160,24 +170,22 @@ def _write_tables(encoder: Encoder, way: Coded) -> None:
     put_frequencies(encoder, way.frequencies.ravel())
 
 
-def plan(plane: Bytes, contexts: Iterable[Context], mode: Mode, saving: float = 0.0) -> Head | Coded:
-    """Return how to store a plane in the fewest bytes, but raw unless coding it saves a share of more than `saving`.
-
-    In `fast`, contexts are not tried.
-    """
+def plan(plane: Bytes, contexts: Iterable[Context], mode: Mode) -> Head | Coded:
+    """Return how to store a plane in the fewest bytes; in `fast`, raw unless coding it saves enough."""
     counts = _counts(plane)
     if int(counts.max()) == len(plane):
         return Head(CONSTANT, byte=int(plane[0]))
     states = 8 * rans.STATE_BYTES * rans.states_for(len(plane))
+    saving = 1 / _FAST_SAVING if mode == "fast" else 0.0
     limit = 8.0 * len(plane) * (1 - saving) - states - _FIXED_BITS
-    has_contexts = mode != "fast" and len(plane) >= _LEAST_UNITS
-    if not has_contexts and _least_bits(counts) >= limit:
+    has_contexts = len(plane) >= _LEAST_UNITS and (mode != "fast" or np.count_nonzero(counts) >= _FAST_SYMBOLS)
+    tried = list(contexts) if has_contexts else []
+    if not tried and _least_bits(counts) >= limit:
         return Head(RAW)
     frequencies = rans.normalised(counts)[None]
     best = Coded(Head(CODED), NO_CLASSES, frequencies, _bits(counts[None], frequencies))
-    if has_contexts:
-        for context in contexts:
-            best = min(best, _with_context(plane, context, best), key=lambda coded: coded.bits)
+    for context in tried:
+        best = min(best, _with_context(plane, context, best), key=lambda coded: coded.bits)
     return best if best.bits < limit else Head(RAW)
 
 
@@ -225,14 +233,8 @@ def _with_tables(joint: Counts, head: Head) -> Iterator[Coded]:
     if len(there) < 2:
         return
     own = joint[np.ix_(there, used)].astype(np.float64)
-    means = own @ used / own.sum(axis=1)
-    order = np.argsort(means, kind="stable")
-    weight = np.cumsum(totals[there][order])
-    for tables in _TABLES:
-        if tables > len(there):
-            break
-        chosen = np.empty(len(there), np.int64)
-        chosen[order] = np.minimum((weight - 1) * tables // weight[-1], tables - 1)
+    for chosen in _beginnings(own @ used / own.sum(axis=1), totals[there]):
+        tables = int(chosen.max()) + 1
         for _ in range(_ROUNDS):
             together = _sums(own, chosen, tables) + 0.01
             chosen = np.argmin(own @ -np.log2(together / together.sum(axis=1, keepdims=True)).T, axis=1)
@@ -245,6 +247,21 @@ def _with_tables(joint: Counts, head: Head) -> Iterator[Coded]:
         np.add.at(counts, map_[there], joint[there])
         frequencies = np.stack([rans.normalised(row) for row in counts])
         yield Coded(head._replace(tables=count), map_, frequencies, _bits(counts, frequencies, len(there)))
+
+
+def _beginnings(means: Array, totals: Counts) -> Iterator[Array]:
+    """Yield the tables with which k-means begins: places of similar means share one, or the heaviest have their own."""
+    order, heaviest = np.argsort(means, kind="stable"), np.argsort(-totals, kind="stable")
+    weight = np.cumsum(totals[order])
+    for tables in _TABLES:
+        tables = min(tables, len(totals))
+        alike, apart = np.empty(len(totals), np.int64), np.empty(len(totals), np.int64)
+        alike[order] = np.minimum((weight - 1) * tables // weight[-1], tables - 1)
+        apart[heaviest] = np.minimum(np.arange(len(totals)), tables - 1)
+        yield alike
+        yield apart
+        if tables == len(totals):
+            break
 
 
 def _sums(own: Array, chosen: Array, tables: int) -> Array:

@@ -55,7 +55,9 @@ class Head(NamedTuple):
     @property
     def places(self) -> int:
         """The number of places for which a map names the table; 0 without a map."""
-        return {ALONE: 0, BY_AXIS: self.lines}.get(self.context, SYMBOLS)
+        if self.context == ALONE:
+            return 0
+        return self.lines if self.context == BY_AXIS else SYMBOLS
 
 
 #: The head of a plane that is stored unchanged.
@@ -75,6 +77,12 @@ class ValueBlock(NamedTuple):
     heads : list of Head
     start : int
         Number of bytes of the heads.
+    made : int
+        Number of planes that are not stored unchanged.
+    tables, most_tables : int
+        Number of frequency tables of all planes, and the most that one of them has.
+    places : int
+        Number of places in all maps.
     """
 
     data: Bytes
@@ -82,6 +90,15 @@ class ValueBlock(NamedTuple):
     dtype: str
     heads: list[Head]
     start: int
+    made: int
+    tables: int
+    most_tables: int
+    places: int
+
+    @property
+    def units(self) -> int:
+        """The number of units, which have a byte in each plane."""
+        return planes.units_of(self.dtype)[0] * self.number
 
 
 class Tables(NamedTuple):
@@ -102,10 +119,17 @@ def parse_block(data: Bytes, count: int, dtype: str, field: str) -> ValueBlock:
     cursor = Cursor(data)
     if not count:
         cursor.finish(field)
-        return ValueBlock(data, 0, dtype, [], 0)
+        return ValueBlock(data, 0, dtype, [], 0, 0, 0, 0, 0)
     each, size = planes.units_of(dtype)
-    heads = [_read_head(cursor, number, each * count, field) for number in range(size)]
-    return ValueBlock(data, count, dtype, heads, cursor.offset)
+    heads = []
+    made = tables = most_tables = places = 0
+    for number in range(size):
+        head = _read_head(cursor, number, each * count, field)
+        heads.append(head)
+        made += head.kind != RAW
+        if head.kind == CODED:
+            tables, most_tables, places = tables + head.tables, max(most_tables, head.tables), places + head.places
+    return ValueBlock(data, count, dtype, heads, cursor.offset, made, tables, most_tables, places)
 
 
 def read_block(block: ValueBlock, field: str, out: Array | None = None) -> Array:
@@ -120,7 +144,7 @@ def read_block(block: ValueBlock, field: str, out: Array | None = None) -> Array
         out = np.empty(block.number, STORAGE[block.dtype])
     if not block.number:
         return out
-    units, cursor = planes.units_of(block.dtype)[0] * block.number, Cursor(block.data)
+    units, cursor = block.units, Cursor(block.data)
     cursor.offset = block.start
     tables = read_tables(cursor, block.heads, field)
     found: list[Bytes | int] = []
@@ -175,7 +199,7 @@ def read_tables(cursor: Cursor, heads: list[Head], field: str) -> list[Tables | 
             chosen = numbers.astype(np.uint8)
         numbers = get_numbers(decoder, head.tables * SYMBOLS, f"frequencies of {field}", frequencies=True)
         frequencies = numbers.reshape(head.tables, SYMBOLS)
-        for total in frequencies.sum(axis=1).tolist():
+        for total in np.add.reduce(frequencies, 1).tolist():
             if total != rans.TOTAL:
                 raise EncodingError(f"frequencies of {field}", got=f"a sum of {total}", expected=f"{rans.TOTAL}")
         out.append(Tables(chosen, frequencies))

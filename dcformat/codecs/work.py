@@ -6,6 +6,7 @@ tensor's table entry, its coding byte and its chunk table; the length of a strea
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from dcformat import layout
@@ -106,17 +107,21 @@ def _values(count: int, dtype: str) -> int:
 
 def _block(block: ValueBlock) -> int:
     """Return the most steps for a value block: its tables, and for each byte a symbol and its part of the value."""
+    size = block.number * STORAGE[block.dtype].itemsize
+    if not block.tables:
+        return SYMBOL * size
+    table, place = _table_steps()
+    return block.tables * table + block.places * place + 3 * SYMBOL * size
+
+
+@cache
+def _table_steps() -> tuple[int, int]:
+    """Return the most steps for a frequency table, and for a place of a map."""
     from dcformat.codecs.plane_tables import NUMBER_DECISIONS, TREE_BITS  # few files have value blocks
     from dcformat.codecs.rans import TOTAL
-    from dcformat.codecs.value_blocks import CODED, SYMBOLS
+    from dcformat.codecs.value_blocks import SYMBOLS
 
-    steps, each = 0, SYMBOL
-    for head in block.heads:
-        if head.kind == CODED:
-            each = 3 * SYMBOL
-            steps += head.tables * (SYMBOLS * NUMBER_DECISIONS * DECISION + SYMBOL * TOTAL)
-            steps += head.places * TREE_BITS * DECISION
-    return steps + each * block.number * STORAGE[block.dtype].itemsize
+    return SYMBOLS * NUMBER_DECISIONS * DECISION + SYMBOL * TOTAL, TREE_BITS * DECISION
 
 
 def _chunk(payload: ParsedPayload, chunk: Chunk) -> int:

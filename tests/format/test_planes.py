@@ -92,27 +92,42 @@ def test_a_constant_plane_takes_two_bytes() -> None:
     assert len(block) < 14 + 1000 // 4
 
 
-def test_fast_codes_a_plane_for_one_byte_in_16_or_beside_positions() -> None:
+def test_fast_codes_a_plane_for_one_byte_in_16_and_by_exponent_beside_positions() -> None:
     random = np.random.default_rng(8)
-    share = np.repeat([1 / 192, 1 / 384], 128)  # 7.92 bits in place of 8
-    lowest = random.choice(256, 1 << 15, p=share / share.sum())
-    bits = (random.normal(120, 6, len(lowest)).astype(int) << 8 | lowest).astype("<u2")
-    made = bits >> 1 | bits << 15
+    exponents = random.normal(120, 6, 1 << 15).astype(int)
+    lowest = random.integers(0, 128, len(exponents)) + 40 * (exponents & 3)  # 7 bits, or 7.8 without exponents
+    made = (exponents << 8 | lowest).astype("<u2")
+    made = made >> 1 | made << 15
     alone = write_block(made, "bfloat16", "fast")
     beside = write_block(made, "bfloat16", "fast", beside_positions=True)
-    assert [alone[0], alone[3]] == [CODED, RAW] and beside[3] & 3 == CODED
-    assert len(alone) - len(beside) > 100
+    assert [alone[0], alone[3]] == [CODED, RAW] and beside[3] & 15 == CODED | BY_HIGHEST << 2
+    assert len(alone) - len(beside) > len(made) // 16
     assert raw(decoded(beside, len(made), "bfloat16")) == raw(made)
     pruned = np.where(random.random(1 << 16) < 0.5, 0, np.resize(made, 1 << 16)).astype("<u2").reshape(256, 256)
-    sparse, dense = (dcformat.dumps(Model({"w": from_dense("w", array, "bfloat16")})) for array in (pruned, made))
-    with dcformat.open(sparse) as file, dcformat.open(dense) as other:
-        blocks = [
-            chunk.block
-            for each in (file, other)
-            for chunk in parse_payload(each.info("w"), as_bytes(each.payload("w"))).chunks
-        ]
-    kinds = [[head.kind for head in block.heads] for block in blocks if block is not None]
-    assert kinds == [[CODED, CODED], [CODED, RAW]]
+    with dcformat.open(dcformat.dumps(Model({"w": from_dense("w", pruned, "bfloat16")}))) as file:
+        (chunk,) = parse_payload(file.info("w"), as_bytes(file.payload("w"))).chunks
+    assert chunk.block is not None and [head.kind for head in chunk.block.heads] == [CODED, CODED]
+
+
+def test_fast_tries_no_tables_for_few_values() -> None:
+    """By exponent, 3 bits in place of 5."""
+    random = np.random.default_rng(10)
+    exponents = random.integers(120, 124, 1 << 13)
+    made = (exponents << 8 | (exponents & 3) << 3 | random.integers(0, 8, len(exponents))).astype("<u2")
+    made = made >> 1 | made << 15
+    assert write_block(made, "bfloat16", "fast", beside_positions=True)[3] == CODED
+    assert write_block(made, "bfloat16", "small", beside_positions=True)[3] & 15 == CODED | BY_HIGHEST << 2
+
+
+def test_few_places_have_tables_of_their_own() -> None:
+    """Cut in two by their means, the heavy exponents would share a table, and the light one would have the other."""
+    random = np.random.default_rng(9)
+    exponents = random.choice([118, 119, 120], 1 << 15, p=[0.01, 0.5, 0.49])
+    light, wide, narrow = (random.integers(*ends, len(exponents)) for ends in ((0, 9), (0, 256), (140, 204)))
+    lowest = np.where(exponents == 118, light, np.where(exponents == 119, wide, narrow))
+    made = (exponents << 8 | lowest).astype("<u2")
+    block = write_block(made >> 1 | made << 15, "bfloat16", "small")
+    assert len(block) < (1 << 15) / 8 * (8 / 2 + 6 / 2 + 1.1) * 1.02
 
 
 def test_tables_by_axis_and_by_exponent() -> None:
