@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import pkgutil
 import re
 import shutil
@@ -30,6 +31,8 @@ from tests.runtime.example_networks import mlp
 
 pytestmark = pytest.mark.skipif(not abi.layout_known(), reason="machine code is not kept on this platform")
 
+#: The directory where these tests find code that was compiled before; None for the user's own.
+OWN_CACHE = os.environ.get("DCFORMAT_CACHE_DIR")
 FEW = ("dcformat.codecs.index.escape", "dcformat.codecs.index.unfill")
 
 
@@ -163,10 +166,16 @@ def test_code_for_another_machine(place: Path, tmp_path: Path) -> None:
 def test_networks_are_prepared_listed_and_removed(
     invoke: Invoke, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("DCFORMAT_CACHE_DIR")
-    interpreter.run.resolve()
-    code = interpreter.run.path()
-    monkeypatch.setenv("DCFORMAT_CACHE_DIR", str(place.parent))
+    run = interpreter.run
+    with monkeypatch.context() as shared:
+        if OWN_CACHE is None:
+            shared.delenv("DCFORMAT_CACHE_DIR")
+        else:
+            shared.setenv("DCFORMAT_CACHE_DIR", OWN_CACHE)
+        # The kernel itself may have been resolved while another test had a directory of its own.
+        fresh = jit.Kernel(run.python, run.signature, run.fastmath, run.unroll)
+        fresh.resolve()
+        code = fresh.path()
     assert code is not None
     place.mkdir(0o700, parents=True)
     shutil.copy(code, place)
