@@ -142,7 +142,7 @@ import json, sys
 import numpy as np
 import dcformat
 from dcformat import jit
-from dcformat.codecs import adaptive, index, mixing, payload_writer
+from dcformat.codecs import adaptive, index, mixing, payload_writer, scattering
 from dcformat.codecs.alphabet import Alphabet
 from dcformat.codecs.rangecoder import Decoder
 
@@ -196,6 +196,14 @@ for coder in (adaptive, mixing):
             except dcformat.FormatError:
                 pass
 index.place64(np.array([5, 900, 2]), 3, 1000, 3, 400, np.zeros(401, np.int64), np.zeros(3, np.int64))
+indptr, indices = np.array([0, 2, 2, 3]), np.array([0, 8, 2], np.int32)
+for kind in ("u1", "u2", "u4", "u8"):
+    index.transpose(indptr, indices, np.arange(3, dtype=kind), 9)
+# Without a compiler, NumPy does the work of these.
+for kernel in jit.kernels():
+    if kernel.__name__.startswith("_scatter"):
+        kind = f"u{int(kernel.__name__.removeprefix('_scatter')) // 8}"
+        assert kernel(indptr, indices, np.arange(3, dtype=kind), 0, 9, 0, np.empty(27, kind))
 print(json.dumps(found))
 """
 
