@@ -50,13 +50,11 @@ def pad_copy(a: Array, mem: Array, op: int, source: int, target: int, part: int,
     needed = word(mem, op + isa.PAD_COPY_NEEDED)
     plain = top == 0 and phases == 1 and count <= height and stride == 1
     variants = word(mem, op + isa.PAD_COPY_VARIANTS)
-    # Each part takes adjacent copies, of which those of a channel follow one another.
-    begin = part * channels * variants // parts
-    end = (part + 1) * channels * variants // parts
+    # Each part takes adjacent channels, with all variants, since the last lines of one may write into the next.
+    start = part * channels // parts
+    stop = (part + 1) * channels // parts
     for v in range(variants):
         left = word(mem, starts + v)
-        start = _ceil(begin - v, variants)
-        stop = _ceil(end - v, variants)
         # The columns whose source lies in the image; the others are padding.
         low = min(cols, max(0, _ceil(-left, stride)))
         high = max(low, min(cols, _ceil(width - left, stride)))
