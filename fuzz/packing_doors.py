@@ -119,7 +119,7 @@ def read_shards(data: bytes) -> str:
     with opened_files(there, max_memory=most_memory(data)) as packed:
         for name in packed.names:
             require(sum(len(piece) for piece in packed.pieces(name)) == packed.info(name).size, "another size")
-    require(set(packed.names) == {"w", "v"}, "other tensors")
+    require(set(packed.names) == set(json.loads(data)["weight_map"]), "other tensors")
     return "ok"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +18,7 @@ from dcformat.errors import FormatError
 from dcformat.files import replacing
 from dcformat.model import STORAGE, Delta, Extension, Model
 from dcformat.reader import DcfFile
+from dcformat.wording import counted
 from dcformat_interop.packing.indexes import Index, compare, find_index, read_index
 from dcformat_interop.packing.origin import SafetensorsOrigin, check_tensors, read_origin
 from dcformat_interop.refusals import UnfitError
@@ -86,8 +87,7 @@ def write_shards(
         with dcformat.open(path) as made:
             digests[path.name] = made.digest.hex()
         written.append(path)
-    infos = [parse_entry(each.head, each.size) for each in tensors]
-    total = sum(info.size * STORAGE[info.dtype].itemsize for info in infos)
+    total = _bytes_of(parse_entry(each.head, each.size) for each in tensors)
     content = {"metadata": {"total_size": total, "content_digests": digests}, "weight_map": where}
     with replacing(directory / INDEX_NAME) as file:
         file.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
@@ -234,6 +234,7 @@ def opened_files(
         compare(index, found.where, {name: file for file, content in files.items() for name in content.names})
         if not partial:
             _compare_digests(index, found.digests, files)
+            _compare_size(index, found.total_size, [packed.info(name) for name in packed.names])
         yield packed
 
 
@@ -244,3 +245,15 @@ def _compare_digests(index: Path, digests: Mapping[str, str], files: Mapping[str
         if stated is not None and stated != digest:
             expected = f"{name} with the content digest {stated}"
             raise UnfitError(index, expected, f"{digest}: the file is one of another checkpoint")
+
+
+def _compare_size(index: Path, stated: object, infos: Iterable[TensorInfo]) -> None:
+    """Raise `UnfitError` if the index states another size than the tensors have: it may leave out a file."""
+    total = _bytes_of(infos)
+    if stated is not None and stated != total:
+        raise UnfitError(index, f"{counted(total, 'byte')} of tensors, as its files have", f"total_size {stated!r:.40}")
+
+
+def _bytes_of(infos: Iterable[TensorInfo]) -> int:
+    """Return the number of bytes of tensors in dense form."""
+    return sum(info.size * STORAGE[info.dtype].itemsize for info in infos)

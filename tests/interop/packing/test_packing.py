@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -230,6 +231,18 @@ def test_output_in_several_files(tmp_path: Path) -> None:
             assert found is not None
             restore(content, found, tmp_path / "back")
         assert contents(tmp_path / "back") == contents(tmp_path / "in")
+    index = json.loads(files[-1].read_bytes())
+    left = {name: file for name, file in index["weight_map"].items() if file != files[0].name}
+    (tmp_path / "out" / INDEX_NAME).write_text(json.dumps({**index, "weight_map": left}))
+    stated = index["metadata"]["total_size"]
+    with (
+        pytest.raises(UnfitError, match=f"bytes of tensors, as its files have, found total_size {stated}"),
+        opened_files(tmp_path / "out"),
+    ):
+        pass
+    with opened_files(tmp_path / "out", partial=True) as content:
+        assert set(content.names) == set(left)
+    (tmp_path / "out" / INDEX_NAME).write_text(json.dumps(index))
     files[1].rename(tmp_path / "gone")
     with pytest.raises(UnfitError, match="which the index names"), opened_files(tmp_path / "out"):
         pass
