@@ -64,6 +64,11 @@ class TensorInfo:
         return prod(self.shape)
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the dense form."""
+        return self.size * _ITEM[self.dtype]
+
+    @property
     def rows(self) -> int:
         """Rows of the matrix form."""
         return matrix_shape(self.shape, self.form == "sparse")[0]

@@ -22,7 +22,7 @@ from dcformat.digest import ContentDigest, tensor_digest
 from dcformat.errors import BaseError, ChecksumError, DeltaError, DuplicateError, EncodingError, FormatError
 from dcformat.graph import Graph
 from dcformat.limits import memory_counts, require_memory
-from dcformat.model import STORAGE, Extension, Model, Origin, SelfTest, Tensor
+from dcformat.model import Extension, Model, Origin, SelfTest, Tensor
 from dcformat.reader import DcfFile
 from dcformat.validate import check_weight, weight_names
 from dcformat.writer import SPOOL_BYTES, Encode, code_tensors
@@ -188,7 +188,7 @@ class Application:
             else:
                 infos = tuple(self._origin(origin.number) for origin in step.origins)
                 names = tuple(origin.name or info.name for origin, info in zip(step.origins, infos, strict=True))
-                dense_bytes = sum(info.size * STORAGE[info.dtype].itemsize for info in infos)
+                dense_bytes = sum(info.nbytes for info in infos)
                 yield _Step(names, infos, partial(self._changed, next(own), step.origins), dense_bytes)
 
     def _changed(self, name: str, origins: tuple[Origin, ...]) -> Iterator[Tensor]:

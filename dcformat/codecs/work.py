@@ -73,7 +73,7 @@ def hashing_steps(info: TensorInfo) -> int:
 
 def writing_steps(info: TensorInfo) -> int:
     """Return the maximum number of steps needed to write a tensor's dense form."""
-    return TENSOR + WRITTEN_BYTE * info.size * STORAGE[info.dtype].itemsize
+    return TENSOR + WRITTEN_BYTE * info.nbytes
 
 
 def usage_steps(payload: ParsedPayload) -> int:

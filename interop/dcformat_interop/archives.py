@@ -6,7 +6,6 @@ import json
 import re
 import zipfile
 from collections.abc import Collection, Mapping
-from math import prod
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -77,7 +76,7 @@ def safetensors_header(
         if name == "__metadata__":
             raise UnfitError(path, "names that safetensors allows", repr(name))
         info = content.info(name)
-        size = STORAGE[info.dtype].itemsize * prod(info.shape)
+        size = info.nbytes
         header[name] = {
             "dtype": _CODES[info.dtype],
             "shape": list(info.shape),

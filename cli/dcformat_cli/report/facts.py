@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from dcformat.errors import FormatError, MemoryLimitError, WorkLimitError
-from dcformat.model import STORAGE
 from dcformat_cli.report.chips import ProgramEstimate, estimate
 from dcformat_cli.report.first_layer import FirstLayer, first_layer
 from dcformat_cli.report.published import architecture
@@ -138,7 +137,7 @@ def gather(name: str, file: DcfFile, max_memory: int | None, progress: ReportPro
     """
     infos = [file.info(each) for each in file.names]
     chosen, reasons = _chosen(file, infos)
-    total = sum(info.size * STORAGE[info.dtype].itemsize for info in infos if info.copy_of is None)
+    total = sum(info.nbytes for info in infos if info.copy_of is None)
     compressors, examined = GeneralCompressors(total), {}
     steps = len(chosen) + 3  # the first layer, microcontrollers, and the page that the caller makes
     for done, info in enumerate(chosen):

@@ -90,7 +90,7 @@ def plain_sizes(file: DcfFile) -> list[OtherSize]:
 
     infos = [file.info(name) for name in file.names]
     header, names = safetensors_header("safetensors", file)
-    dense = sum(info.size * STORAGE[info.dtype].itemsize for info in map(file.info, names))
+    dense = sum(info.nbytes for info in map(file.info, names))
     found = [OtherSize("safetensors, same dtypes", len(header) + dense)]
     if any(info.form == "sparse" for info in infos):
         found.append(OtherSize("sparse rows (CSR), 4 bytes an index and a value", sum(map(_csr_bytes, infos))))
@@ -101,5 +101,5 @@ def plain_sizes(file: DcfFile) -> list[OtherSize]:
 
 def _csr_bytes(info: TensorInfo) -> int:
     if info.form != "sparse":
-        return info.size * STORAGE[info.dtype].itemsize
+        return info.nbytes
     return 8 * info.stored + 4 * (info.rows + 1)

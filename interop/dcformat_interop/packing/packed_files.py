@@ -16,7 +16,7 @@ from dcformat.contents import TensorInfo, parse_entry
 from dcformat.contents_writer import check_limits, small_sections
 from dcformat.errors import FormatError
 from dcformat.files import replacing
-from dcformat.model import STORAGE, Delta, Extension, Model
+from dcformat.model import Delta, Extension, Model
 from dcformat.reader import DcfFile
 from dcformat.wording import counted
 from dcformat_interop.packing.indexes import Index, compare, find_index, read_index
@@ -87,7 +87,7 @@ def write_shards(
         with dcformat.open(path) as made:
             digests[path.name] = made.digest.hex()
         written.append(path)
-    total = _bytes_of(parse_entry(each.head, each.size) for each in tensors)
+    total = sum(parse_entry(each.head, each.size).nbytes for each in tensors)
     content = {"metadata": {"total_size": total, "content_digests": digests}, "weight_map": where}
     with replacing(directory / INDEX_NAME) as file:
         file.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
@@ -249,11 +249,6 @@ def _compare_digests(index: Path, digests: Mapping[str, str], files: Mapping[str
 
 def _compare_size(index: Path, stated: object, infos: Iterable[TensorInfo]) -> None:
     """Raise `UnfitError` if the index states another size than the tensors have: it may leave out a file."""
-    total = _bytes_of(infos)
+    total = sum(info.nbytes for info in infos)
     if stated is not None and stated != total:
         raise UnfitError(index, f"{counted(total, 'byte')} of tensors, as its files have", f"total_size {stated!r:.40}")
-
-
-def _bytes_of(infos: Iterable[TensorInfo]) -> int:
-    """Return the number of bytes of tensors in dense form."""
-    return sum(info.size * STORAGE[info.dtype].itemsize for info in infos)
