@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import csv
 import io
+import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -22,7 +24,7 @@ from dcformat_pruning.lenets import CheckpointError, build
 from dcformat_pruning.masks import Masks
 from dcformat_pruning.meter import Meter, StageProgress
 from dcformat_pruning.selection import keep_globally
-from dcformat_pruning.study import article, article_run
+from dcformat_pruning.study import article, article_run, pruned_networks
 from dcformat_pruning.study.criteria_report import article_markdown, mean_and_spread, plot, to_csv, to_markdown
 from torch import nn
 
@@ -213,10 +215,10 @@ def test_the_plot_is_a_png(tmp_path: Path) -> None:
 @pytest.fixture
 def little(monkeypatch: pytest.MonkeyPatch, data: TrainingData, network: nn.Sequential) -> Iterator[None]:
     """Run studies on few images and a network that is already trained."""
-    baseline = study.Baseline("undertrained", lambda *_: network)
+    baseline = study.Baseline("undertrained", 3, lambda _: copy.deepcopy(network), lambda *_: network)
     monkeypatch.setattr("dcformat_pruning.data.training_data", lambda *_: data)
     monkeypatch.setattr("dcformat_pruning.data.load_test_images", lambda *_: digit_images(30, 5))
-    monkeypatch.setattr(study, "BASELINES", (baseline,))
+    monkeypatch.setattr("dcformat_pruning.study.criteria_run.BASELINES", (baseline,))
     monkeypatch.setattr(study, "train_strong", lambda *_: network)
     yield
 
@@ -238,6 +240,37 @@ def test_the_verb_writes_tables_and_prints_them(little: None, tmp_path: Path) ->
     assert (out / "study-article.csv").read_text().count("\n") == 17
     document = valid("study article", CliRunner().invoke(cli, [*ARTICLE, "--json"]).stdout)
     assert len(document["rows"]) == 16 and {row["s"] is None for row in document["rows"]} == {True, False}
+
+
+@pytest.mark.filterwarnings("ignore::dcformat_pruning.masks.PrunedAwayWarning")
+def test_an_interrupted_comparison_continues_with_the_next_row(
+    little: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resume = ("--epochs", "1", "--resume", str(tmp_path / "work"))
+    retrained: list[nn.Module] = []
+    most = 3
+
+    def counted(module: nn.Sequential, *rest: Any) -> None:
+        if len(retrained) == most:
+            raise KeyboardInterrupt
+        pruned_networks.retrain(module, *rest)
+        retrained.append(module)
+
+    monkeypatch.setattr("dcformat_pruning.study.criteria_comparison.retrain", counted)
+    assert CliRunner().invoke(cli, [*CRITERIA, *resume]).exit_code == 130
+    assert len(json.loads((tmp_path / "work" / "criteria-rows.json").read_bytes())["rows"]) == 3
+    most = -1
+    result = CliRunner().invoke(cli, [*CRITERIA, *resume])
+    assert result.exit_code == 0 and len(retrained) == 5, result.output
+    assert result.stdout == CliRunner().invoke(cli, [*CRITERIA, "--epochs", "1"]).stdout
+    # Rows of another criterion in the same folder are kept, and not shown.
+    other = CliRunner().invoke(cli, [*CRITERIA[:-1], "random", *resume])
+    assert "| random |" in other.stdout and "| magnitude |" not in other.stdout
+    assert CliRunner().invoke(cli, [*CRITERIA, *resume]).stdout == result.stdout and len(retrained) == 15
+    refused = CliRunner().invoke(cli, [*CRITERIA, "--epochs", "2", *resume[2:]])
+    assert refused.exit_code == 1 and "give another directory" in refused.stderr
+    none = CliRunner().invoke(cli, [*CRITERIA, "--baseline", "strong", *resume])
+    assert none.exit_code == 0 and "undertrained" not in none.stdout
 
 
 def test_the_help_names_every_ratio() -> None:

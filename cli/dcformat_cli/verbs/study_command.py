@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ _CRITERIA = (
     "LAMP",
     "Castellano",
 )
+_BASELINES = ("strong", "undertrained")
 
 #: LeNet-300-100's parameters, divided by its biases plus one weight for each layer.
 _MAX_RATIO = 645.0
@@ -45,10 +46,6 @@ _MAX_RATIO = 645.0
 def _times(ratios: Sequence[float]) -> str:
     *most, last = (f"{ratio:g}" for ratio in ratios)
     return f"{', '.join(most)} and {last} times"
-
-
-#: Approximate epochs of a dense network, for the estimate of the remaining time.
-_DENSE = 10.0
 
 
 @click.group("study", cls=Group)
@@ -62,7 +59,8 @@ def study_command() -> None:
     help=f"""Prune two dense networks, an undertrained and a strong one, by several criteria to {_times(_RATIOS)} fewer
     parameters, and retrain them.
 
-    Accuracies are on images held out of the training set. Each seed takes about 3 minutes on one core. """,
+    Accuracies are on images held out of the training set. Each seed takes about 3 minutes on one core.
+    An interrupted study continues with --resume. """,
 )
 @click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True, help="Number of seeds.")
 @click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True, help="Epochs of retraining.")
@@ -73,39 +71,48 @@ def study_command() -> None:
     multiple=True,
     help="Compare this criterion; may be repeated [default: all except LAMP and Castellano].",
 )
+@click.option(
+    "--baseline",
+    "baselines",
+    type=Choice(_BASELINES),
+    multiple=True,
+    help="Prune this network; may be repeated [default: both].",
+)
+@click.option(
+    "--dense",
+    type=click.IntRange(min=1),
+    help="Epochs of the dense networks [default: 12 for the strong one, 3 for the other].",
+)
 @OUT
 @FORCE
+@RESUME
 @data()
 @as_json()
 def criteria_command(
-    seeds: int, epochs: int, names: tuple[str, ...], out: Path | None, force: bool, data: Path | None, as_json: bool
+    seeds: int,
+    epochs: int,
+    names: tuple[str, ...],
+    baselines: tuple[str, ...],
+    dense: int | None,
+    out: Path | None,
+    force: bool,
+    resume: Path | None,
+    data: Path | None,
+    as_json: bool,
 ) -> None:
     """Compare the criteria; the help text is above because it names the ratios."""
     require_torch("study")
-    from dcformat_pruning import study
     from dcformat_pruning.data import training_data
     from dcformat_pruning.meter import Meter
+    from dcformat_pruning.study import criteria_run
     from dcformat_pruning.study.criteria_report import plot, to_csv, to_markdown
 
     images = training_data(data)
-    prepare(out, force, ("study-criteria.csv", "study-criteria.md", "study-criteria.png"))
+    prepare(out, force, ("study-criteria.csv", "study-criteria.md", "study-criteria.png"), resume)
+    study = criteria_run.CriteriaStudy(seeds, epochs, dense, baselines, names)
     rows: list[ComparisonRow] = []
-    criteria = {baseline.name: study.compared_criteria(0, baseline.name, names) for baseline in study.BASELINES}
-    counts = {name: len(compared) * len(study.RATIOS) for name, compared in criteria.items()}
     with reporting() as report:
-        meter = Meter(report, _work(seeds, {name: epochs * count for name, count in counts.items()}))
-        for seed in range(seeds):
-            for number, baseline in enumerate(study.BASELINES):
-                place = 2 * (seed * len(counts) + number)
-                meter.begin(place)
-                module = baseline.train(images, seed, meter)
-                meter.begin(place + 1)
-                compared = study.compared_criteria(seed, baseline.name, names)
-                found = study.compare(module, baseline.name, seed, images, compared, epochs=epochs)
-                for done, row in enumerate(found, start=1):
-                    rows.append(row)
-                    figures = {"dense": row.dense, "pruned": row.pruned, "retrained": row.retrained}
-                    meter.count("prunings", done, counts[baseline.name], figures)
+        for rows in criteria_run.run(study, images, resume, Meter(report, study.work())):
             if out is not None:
                 write(out, {"study-criteria.csv": to_csv(rows), "study-criteria.md": to_markdown(rows)})
     if out is not None:
@@ -146,27 +153,18 @@ def article_command(
     require_torch("study")
     from dcformat_pruning.data import load_test_images, training_data
     from dcformat_pruning.meter import Meter
-    from dcformat_pruning.study import article, article_run
+    from dcformat_pruning.study import article_run
     from dcformat_pruning.study.criteria_report import article_markdown, to_csv
 
     images, test = training_data(data), load_test_images(data)
     prepare(out, force, ("study-article.csv", "study-article.md"), resume)
     rows: list[RepeatedRow] = []
     with reporting() as report:
-        meter = Meter(report, _work(seeds, {"article's": epochs * article.rows_of_one()}, dense))
+        meter = Meter(report, article_run.work(seeds, dense, epochs))
         for rows in article_run.run(seeds, dense, epochs, images, test, resume, meter):
             if out is not None:
                 write(out, {"study-article.csv": to_csv(rows), "study-article.md": article_markdown(rows)})
     print_rows(rows, article_markdown(rows), as_json)
-
-
-def _work(seeds: int, retraining: Mapping[str, int], dense: float = _DENSE) -> list[tuple[str, float]]:
-    """Return the stages of a study and their work in epochs: a dense network, then its pruned versions."""
-    stages: list[tuple[str, float]] = []
-    for seed in range(seeds):
-        for name, epochs in retraining.items():
-            stages += [(f"{name} network, seed {seed}", float(dense)), (f"its prunings, seed {seed}", float(epochs))]
-    return stages
 
 
 @study_command.command("schedules", short_help="compare pruning schedules")

@@ -16,6 +16,15 @@ from dcformat_pruning.study.baselines import article_network, train_article
 from dcformat_pruning.study.saved_rows import load_rows, save_rows, trained
 
 
+def work(seeds: int, dense: int, epochs: int) -> list[tuple[str, float]]:
+    """Return the stages, and their work in epochs: a dense network, then its pruned versions."""
+    stages: list[tuple[str, float]] = []
+    for seed in range(seeds):
+        stages += [(f"article's network, seed {seed}", float(dense))]
+        stages += [(f"its prunings, seed {seed}", float(epochs * rows_of_one()))]
+    return stages
+
+
 def run(
     seeds: int, dense: int, epochs: int, data: TrainingData, test: Images, folder: Path | None, meter: Meter
 ) -> Iterator[list[RepeatedRow]]:

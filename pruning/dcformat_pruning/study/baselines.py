@@ -42,12 +42,18 @@ class Baseline:
     Attributes
     ----------
     name : str
+    epochs : int
+        Epochs of training, if nothing else is asked for.
+    build : callable
+        Takes the seed, and returns the network before it is trained.
     train : callable
-        Takes the data, the seed and a progress callback, and returns the trained network.
+        Takes the data, the seed, a progress callback and the epochs, and returns the trained network.
     """
 
     name: str
-    train: Callable[[TrainingData, int, EpochProgress | None], nn.Sequential]
+    epochs: int
+    build: Callable[[int], nn.Sequential]
+    train: Callable[[TrainingData, int, EpochProgress | None, int], nn.Sequential]
 
 
 def article_network(seed: int) -> nn.Sequential:
@@ -75,15 +81,23 @@ def train_article(
     return module
 
 
+def strong_network(seed: int) -> nn.Sequential:
+    """Build the strong network, which takes pixels in [0, 1]."""
+    return build(ARCHITECTURE, seed)
+
+
 def train_strong(data: TrainingData, seed: int, progress: EpochProgress | None, epochs: int = 12) -> nn.Sequential:
     """Train a strong network: light augmentation, a cosine schedule, pixels in [0, 1]."""
-    module = build(ARCHITECTURE, seed)
+    module = strong_network(seed)
     pool = Pool.make(data.train, _LIGHT, copies=3, seed=seed)
     fit(module, pool, TrainingPlan(epochs=epochs, lr=3e-3, ema=0.995), seed=seed, stage="dense", progress=progress)
     return module
 
 
-BASELINES = (Baseline("strong", train_strong), Baseline("undertrained", train_article))
+BASELINES = (
+    Baseline("strong", 12, strong_network, train_strong),
+    Baseline("undertrained", 3, article_network, train_article),
+)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ on the test images.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -54,6 +54,10 @@ from dcformat_pruning.training import evaluate
 RATIOS = (10.0, 21.57, 24.94, 30.39, 65.46)
 
 
+#: See `ComparisonRow.key`.
+ComparisonRowKey = tuple[str, int, str, float]
+
+
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
     """A network that was pruned by one criterion.
@@ -84,6 +88,11 @@ class ComparisonRow:
     pruned: float
     budgeted: float
     retrained: float
+
+    @property
+    def key(self) -> ComparisonRowKey:
+        """The identity of the row, by which a resumed study recognises that it is done."""
+        return self.baseline, self.seed, self.criterion, self.ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +165,7 @@ def compare(
     *,
     epochs: int = 2,
     ratios: Sequence[float] = RATIOS,
+    done: Iterable[ComparisonRowKey] = (),
 ) -> Iterator[ComparisonRow]:
     """Prune and retrain copies of a dense network; yield a row for each criterion and ratio.
 
@@ -173,6 +183,8 @@ def compare(
         Epochs of retraining.
     ratios : sequence of float
         See `RATIOS`.
+    done : iterable of tuple
+        Keys of rows to leave out.
 
     Raises
     ------
@@ -181,9 +193,11 @@ def compare(
     """
     sample = first_images(data.train)
     dense = evaluate(module, data.validation)
+    skipped = set(done)
     for criterion in criteria:
-        scores = criterion.scores(module, sample)
-        for ratio in ratios:
+        left = [ratio for ratio in ratios if (baseline, seed, criterion.name, ratio) not in skipped]
+        scores = criterion.scores(module, sample) if left else {}
+        for ratio in left:
             keep = weights_left(module, ratio)
             pruned = copy.deepcopy(module)
             prune(pruned, criterion, scores, own_budget(module, criterion, scores, keep), sample)

@@ -13,12 +13,11 @@ from torch import nn
 from dcformat.files import replacing
 from dcformat_pruning.lenets import CheckpointError
 from dcformat_pruning.study.article import RepeatedRow
+from dcformat_pruning.study.criteria_comparison import ComparisonRow
 from dcformat_pruning.study.network_comparison import NetworkRow
 from dcformat_pruning.training_stages.saved_stages import SavedStage, load_stage, save_stage
 
-R = TypeVar("R", RepeatedRow, NetworkRow)
-
-
+R = TypeVar("R", RepeatedRow, ComparisonRow, NetworkRow)
 M = TypeVar("M", bound=nn.Module)
 
 
