@@ -60,8 +60,12 @@ class Supervised:
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
         """Return the loss of a batch."""
         inputs, labels = pair(batch, "train")
+        return self.loss_of(run(module, inputs), labels)
+
+    def loss_of(self, outputs: Any, labels: Any) -> Tensor:
+        """Return the loss of a call's outputs."""
         losses = []
-        for output, label in paired(run(module, inputs), labels):
+        for output, label in paired(outputs, labels):
             if label.is_floating_point():
                 losses.append(functional.mse_loss(output, label))
             else:

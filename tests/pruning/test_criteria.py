@@ -136,6 +136,26 @@ def test_fisher_by_one_backward_pass_for_each_sample(make, data) -> None:
         torch.testing.assert_close(score, by_hand, rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.parametrize("floats", [False, True], ids=["a class at each position", "numbers at each position"])
+def test_fisher_of_linear_layers_on_sequences(floats: bool) -> None:
+    torch.manual_seed(5)
+    net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+    x = torch.randn(5, 7, 4)
+    y = torch.randn(5, 7, 3) if floats else torch.randint(0, 3, (5, 7))
+    squares = {name: torch.zeros_like(p) for name, p in net.named_parameters() if p.ndim > 1}
+    for i in range(5):
+        out = net(x[i])
+        loss = functional.mse_loss(out, y[i]) if floats else functional.cross_entropy(out, y[i])
+        found = torch.autograd.grad(loss, [net.get_parameter(name) for name in squares])
+        for name, each in zip(squares, found, strict=True):
+            squares[name] += each.square()
+    scores = Fisher().scores(net, [(x[:3], y[:3]), (x[3:], y[3:])])
+    for name, square in squares.items():
+        torch.testing.assert_close(scores[name], 0.5 * square / 5 * net.get_parameter(name).detach().square())
+    with pytest.raises(PruningError, match=r"output: expected logits of shape \(samples, classes\), found \(3, 7, 3\)"):
+        Obd().scores(net, [(x[:3], y[:3])])
+
+
 def test_fisher_of_units_equals_the_derivative_of_a_gate() -> None:
     """The sum of a * dL/da over positions is the gradient of a gate that scales the unit (Theis et al. 2018, eq. 6)."""
     torch.manual_seed(3)

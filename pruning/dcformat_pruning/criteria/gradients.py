@@ -102,8 +102,9 @@ class Fisher:
     def scores(self, module: nn.Module, data: Data) -> Scores:
         """Return the scores. See `Criterion.scores`."""
 
-        def backward(output: Tensor, labels: Tensor) -> list[Tensor]:
-            return [functional.cross_entropy(output, labels, reduction="sum")]
+        def backward(outputs: Any, labels: Any) -> list[Tensor]:
+            # The loss is a mean over the samples; their sum has the gradients of single samples.
+            return [_samples(labels) * Supervised().loss_of(outputs, labels)]
 
         if not self.units:
             if _has_plain_layers(module):
@@ -127,16 +128,17 @@ class Obd:
     def scores(self, module: nn.Module, data: Data) -> Scores:
         """Return the scores. See `Criterion.scores`."""
 
-        def backward(output: Tensor, _: Tensor) -> list[Tensor]:
+        def backward(result: Any, _: Any) -> list[Tensor]:
             # The Hessian of the cross-entropy in the logits is diag(p) - p p^T = sum_c s_c s_c^T with
             # s_c = sqrt(p_c) (e_c - p).
+            output = _logits(result)
             p = functional.softmax(output.detach(), dim=1)
             unit = torch.eye(p.shape[1], device=p.device)
             return [((unit[c] - p) * p[:, c : c + 1].sqrt() * output).sum() for c in range(p.shape[1])]
 
         if _has_plain_layers(module):
             return _saliency(module, data, backward)
-        return _sample_by_sample(module, data, lambda sample: backward(_logits(run(module, sample[0])), sample[1]))
+        return _sample_by_sample(module, data, lambda sample: backward(run(module, sample[0]), sample[1]))
 
 
 def _has_plain_layers(module: nn.Module) -> bool:
@@ -161,7 +163,7 @@ def _sample_by_sample(module: nn.Module, data: Data, scalars: Callable[[Any], li
     count = 0
     with evaluating(module):
         for batch in batches(data):
-            for number in range(len(pytree.tree_leaves(batch)[0])):
+            for number in range(_samples(batch)):
                 sample = pytree.tree_map(lambda leaf: leaf[number : number + 1], batch)  # noqa: B023
                 with torch.enable_grad():
                     found = scalars(sample)
@@ -175,8 +177,8 @@ def _sample_by_sample(module: nn.Module, data: Data, scalars: Callable[[Any], li
     return finite({name: 0.5 * total[name] / count * weight.detach().square() for name, weight in weights.items()})
 
 
-#: Takes the logits and the labels of a batch; returns the scalars whose gradients are wanted.
-_Backward = Callable[[Tensor, Tensor], list[Tensor]]
+#: Takes the outputs and the labels of a batch; returns the scalars whose gradients are wanted.
+_Backward = Callable[[Any, Any], list[Tensor]]
 
 #: Takes a layer's input, output and output gradient, ``(samples, positions, groups, ...)``; returns a figure to sum.
 _Figure = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -205,14 +207,19 @@ def _totals(module: nn.Module, data: Data, backward: _Backward, figure: _Figure)
     with evaluating(module):
         for x, y in batches(data):
             _backward(module, layers, (x, y), backward, add)
-            count += len(y)
+            count += _samples(y)
     return total, count
+
+
+def _samples(labels: Any) -> int:
+    """Return the number of samples of a batch."""
+    return len(pytree.tree_leaves(labels)[0])
 
 
 def _backward(
     module: nn.Module,
     layers: Mapping[str, WeightedLayer],
-    batch: tuple[Tensor, Tensor],
+    batch: tuple[Any, Any],
     backward: _Backward,
     add: Callable[[str, Tensor, Tensor, Tensor], None],
 ) -> None:
@@ -230,7 +237,7 @@ def _backward(
         return output.clone()  # an in-place ReLU after the layer must not change the kept output
 
     with torch.enable_grad(), hooked(layers, hook):
-        result = _logits(run(module, batch[0]))
+        result = run(module, batch[0])
     flat = [(name, output) for name, found in outputs.items() for output in found]
     unused = next((name for name, found in outputs.items() if not found), None)
     if unused is not None:
