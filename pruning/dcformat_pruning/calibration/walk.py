@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -92,22 +93,36 @@ class Walk:
         dense = [dict(enumerate(batch)) for batch in self.batches]
         changed = [dict(enumerate(batch)) for batch in self.batches]
         waiting = {layer.name: layer for layer in self.layers}
-        for number, node in enumerate(network.graph.nodes):
-            targets: dict[str, Tensor] = {}
-            for name in sorted(node.tensors, key=lambda name: not waiting[name].uses if name in waiting else True):
-                layer = waiting.pop(name, None)
-                if layer is None:
-                    continue
-                found = self._layer(layer, number, dense, changed, price, targets)
-                made[name] = layer.tensor(torch.from_numpy(found.values.astype(np.float32)))
-                if found.step is not None:
-                    steps[name] = found.step
-            for values, tensors in ((dense, network.tensors), (changed, made)):
-                for batch in values:
-                    batch[len(self.batches[0]) + number] = network.node(number, batch, tensors)
-                    for value in network.finished(number):
-                        del batch[value]
+        for start, end in self._stretches():
+            for number in range(start, end):
+                targets: dict[str, Tensor] = {}
+                read = network.graph.nodes[number].tensors
+                for name in sorted(read, key=lambda name: not waiting[name].uses if name in waiting else True):
+                    layer = waiting.pop(name, None)
+                    if layer is None:
+                        continue
+                    found = self._layer(layer, number, dense, changed, price, targets)
+                    made[name] = layer.tensor(torch.from_numpy(found.values.astype(np.float32)))
+                    if found.step is not None:
+                        steps[name] = found.step
+            if waiting:
+                self._run(start, end, dense, network.tensors)
+                self._run(start, end, changed, made)
         return made, steps
+
+    def _stretches(self) -> Iterator[tuple[int, int]]:
+        """Return ranges of nodes, of which only the first may have a matrix that is compressed for its inputs."""
+        terms = self.sensitivity.terms
+        compressed = {use.number for each in self.layers if (use := each.only_product) and terms.get(each.name)}
+        return pairwise([*sorted({0} | compressed), len(self.network.graph.nodes)])
+
+    def _run(self, start: int, end: int, values: Sequence[dict[int, Tensor]], tensors: Mapping[str, Tensor]) -> None:
+        """Run a stretch of nodes, batch by batch: what they make for one another exists for one batch at a time."""
+        for batch in values:
+            for number in range(start, end):
+                batch[len(self.batches[0]) + number] = self.network.node(number, batch, tensors)
+                for value in self.network.finished(number):
+                    del batch[value]
 
     def _layer(
         self,

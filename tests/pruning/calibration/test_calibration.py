@@ -16,6 +16,7 @@ from dcformat_pruning.calibration import (
     compress_calibrated,
 )
 from dcformat_pruning.calibration.post_training import Calibrated
+from dcformat_pruning.calibration.torch_network import TorchNetwork
 from dcformat_runtime import InputError
 
 import dcformat
@@ -161,6 +162,22 @@ def test_gradient_steps_keep_goals_and_are_the_same_each_time(classifier: Model,
     first, second = (compress_calibrated(classifier, few, CalibrationGoal("size", 400), options) for _ in range(2))
     assert first.density <= 0.41 and first.size <= 400
     assert first.packed == second.packed
+
+
+def test_values_between_layers_exist_for_one_batch_at_a_time(
+    classifier: Model, pictures: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walk = Calibrated(classifier, pictures, CalibrationOptions()).walk
+    plain, ran = TorchNetwork.node, list[int]()
+
+    def node(network: TorchNetwork, number: int, *rest: Any) -> torch.Tensor:
+        ran.append(number)
+        return plain(network, number, *rest)
+
+    monkeypatch.setattr(TorchNetwork, "node", node)
+    walk.compress(1e-5)
+    # Two batches of both networks; nothing reads what comes after the last layer.
+    assert len(walk.batches) == 2 and ran == [0, 1] * 4 + [2, 3, 4] * 4
 
 
 def test_the_same_inputs_give_the_same_file(classifier: Model, pictures: dict[str, Any]) -> None:
