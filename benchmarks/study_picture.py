@@ -31,7 +31,8 @@ def main() -> None:
     from dcformat_pruning.study.network_comparison import NetworkRow
     from dcformat_pruning.study.network_report import plot_networks
 
-    plot(rows_of("study-criteria", ComparisonRow), ROOT / "docs" / "study-criteria.png")
+    for name in ("study-criteria", "study-criteria-long"):
+        plot(rows_of(name, ComparisonRow), ROOT / "docs" / f"{name}.png")
     for name in ("study-networks", "study-fashion"):
         plot_networks(rows_of(name, NetworkRow), ROOT / "docs" / f"{name}.png")
 
