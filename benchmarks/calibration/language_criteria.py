@@ -20,11 +20,10 @@ import torch
 from dcformat_pruning.feeds import feed_of
 from dcformat_pruning.objectives import Supervised
 from dcformat_pruning.study.criteria_report import table_row
-from dcformat_pruning.study.network_comparison import NETWORK_CRITERIA, SELECTIONS, prune_network, selections_of
+from dcformat_pruning.study.network_comparison import NETWORK_CRITERIA, SELECTION_TITLES, prune_network, selections_of
 from dcformat_pruning.training import TrainingPlan, fit
 from language_model import drawn
 from torch import Tensor, nn
-from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "interop"))
 from stories import Llama, load_llama
@@ -42,22 +41,13 @@ PLAN = TrainingPlan(epochs=4, lr=1e-3, batch=AT_A_TIME, distill=1.0, temperature
 Key = tuple[str, str, float]
 
 
-class Layers(nn.Module):
-    """A network whose embedding, which is also its last layer, is not among the weights that criteria score."""
-
-    def __init__(self, llama: Llama) -> None:
-        super().__init__()
-        self.blocks, self.norm = llama.blocks, llama.norm
-        self.register_buffer("embedding", llama.embedding.weight.detach())
-        self.register_buffer("angles", llama.angles)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return the logits of each next token, ``(batch, tokens, vocabulary)``."""
-        x, count = functional.embedding(tokens, self.embedding), tokens.shape[1]
-        seen = torch.ones(count, count, dtype=torch.bool).tril()
-        for block in self.blocks:
-            x = block.finished(x, *block.projected(x, self.angles[:count]), seen)
-        return self.norm(x) @ self.embedding.T
+def with_fixed_embedding(llama: Llama) -> Llama:
+    """Return a copy whose embedding, which is also its last layer, is not among the weights that criteria score."""
+    fixed = copy.deepcopy(llama)
+    weight = fixed.embedding.weight.detach()
+    del fixed.embedding.weight
+    fixed.embedding.register_buffer("weight", weight)
+    return fixed
 
 
 @torch.no_grad()
@@ -73,7 +63,7 @@ def divergence(dense: nn.Module, pruned: nn.Module, texts: Tensor) -> float:
 def compared(llama: Llama, seed: int) -> tuple[dict[Key, float], dict[Key, float]]:
     """Return the divergences right after pruning, and those after gradient steps."""
     torch.manual_seed(seed)
-    dense = Layers(llama).eval()
+    dense = with_fixed_embedding(llama).eval()
     scored, learnt, tests = (drawn(llama, count) for count in (SCORED, LEARNT, TESTS))
     sample = [(part[:, :-1], part[:, 1:]) for part in scored.split(AT_A_TIME)]
     feed = feed_of((learnt[:, :-1], learnt[:, 1:]), torch.device("cpu"), "texts")
@@ -115,13 +105,12 @@ def main() -> None:
     torch.set_num_threads(1)
     llama = load_llama(Path(sys.argv[1]) / "stories260K.bin")
     rows = [compared(llama, seed) for seed in range(int(sys.argv[2]) if len(sys.argv) > 2 else 3)]
-    titles = {"all layers": "one ranking over all layers", "rows": "the same share of every row"}
-    for selection in SELECTIONS:
+    for selection, title in SELECTION_TITLES.items():
         for moment, found in (
             ("Right after pruning", [b for b, _ in rows]),
             ("After retraining", [a for _, a in rows]),
         ):
-            print(f"{moment}, {titles[selection]} (divergence, nats a token):\n\n{table(found, selection)}\n")
+            print(f"{moment}, {title} (divergence, nats a token):\n\n{table(found, selection)}\n")
 
 
 if __name__ == "__main__":

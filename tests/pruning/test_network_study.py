@@ -24,7 +24,7 @@ from dcformat_pruning.study.network_comparison import (
 )
 from dcformat_pruning.study.network_report import networks_markdown
 from dcformat_pruning.study.network_runs import NetworkStudy, run
-from dcformat_pruning.study.saved_rows import load_rows
+from dcformat_pruning.study.saved_rows import SavedRows
 
 from tests.cli.documents import valid
 from tests.pruning.support import digit_images
@@ -78,7 +78,7 @@ def test_a_folder_serves_studies_of_the_same_dense_networks_only(data: TrainingD
 def test_damaged_rows_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "rows.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"rows.json: expected the rows of a study, found something else"):
-        load_rows(tmp_path / "rows.json", "k", NetworkRow)
+        SavedRows(tmp_path, "rows.json", "k", NetworkRow)
 
 
 def test_selections_keep_the_numbers_of_weights_that_they_promise(data: TrainingData) -> None:

@@ -13,7 +13,7 @@ from dcformat_pruning.data import Images, TrainingData
 from dcformat_pruning.meter import Meter
 from dcformat_pruning.study.article import BATCH, RepeatedRow, repeat, rows_of_one
 from dcformat_pruning.study.baselines import article_network, train_article
-from dcformat_pruning.study.saved_rows import load_rows, save_rows, trained
+from dcformat_pruning.study.saved_rows import SavedRows, trained
 
 
 def work(seeds: int, dense: int, epochs: int) -> list[tuple[str, float]]:
@@ -45,21 +45,19 @@ def run(
     """
     settings = f"dense={dense} images={len(data.train)} torch={torch.__version__}"
     key = f"{settings} epochs={epochs}"
-    saved = [] if folder is None else load_rows(folder / "article-rows.json", key, RepeatedRow)
+    saved = SavedRows(folder, "article-rows.json", key, RepeatedRow)
     for seed in range(seeds):
         module = trained(
             folder, seed, "article", settings, article_network(seed), partial(_train, data, seed, meter, dense)
         )
-        count = sum(row.seed == seed for row in saved)
+        count = sum(row.seed == seed for row in saved.rows)
         meter.begin(2 * seed + 1, saved=count / rows_of_one())
-        for row in repeat(module, seed, data, test, epochs, [row.key for row in saved]):
-            saved.append(row)
-            if folder is not None:
-                save_rows(folder / "article-rows.json", key, saved)
+        for row in repeat(module, seed, data, test, epochs, [row.key for row in saved.rows]):
+            saved.add(row)
             count += 1
             meter.count("prunings", count, rows_of_one(), {"pruned": row.pruned, "retrained": row.retrained})
-            yield [row for row in saved if row.seed < seeds]
-    yield [row for row in saved if row.seed < seeds]
+            yield [row for row in saved.rows if row.seed < seeds]
+    yield [row for row in saved.rows if row.seed < seeds]
 
 
 def _train(data: TrainingData, seed: int, meter: Meter, dense: int) -> nn.Sequential:

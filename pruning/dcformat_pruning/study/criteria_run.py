@@ -15,7 +15,7 @@ from dcformat_pruning.data import TrainingData
 from dcformat_pruning.meter import Meter
 from dcformat_pruning.study.baselines import BASELINES, Baseline
 from dcformat_pruning.study.criteria_comparison import RATIOS, ComparisonRow, compare, compared_criteria
-from dcformat_pruning.study.saved_rows import load_rows, save_rows, trained
+from dcformat_pruning.study.saved_rows import SavedRows, trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,25 +80,23 @@ def run(study: CriteriaStudy, data: TrainingData, folder: Path | None, meter: Me
     """
     settings = f"images={len(data.train)} torch={torch.__version__}"
     key = f"dense={study.dense or 'default'} epochs={study.epochs} {settings}"
-    saved = [] if folder is None else load_rows(folder / "criteria-rows.json", key, ComparisonRow)
+    saved = SavedRows(folder, "criteria-rows.json", key, ComparisonRow)
     for place, (seed, baseline) in enumerate(itertools.product(range(study.seeds), study.chosen())):
         module = trained(
             folder, seed, baseline.name, f"dense={study.dense_epochs(baseline)} {settings}", baseline.build(seed),
             partial(_train, study, baseline, seed, data, meter, 2 * place),
         )  # fmt: skip
-        of_one, done = study.prunings(baseline), [row.key for row in saved]
-        count = sum((row.baseline, row.seed) == (baseline.name, seed) for row in saved if study.holds(row))
+        of_one, done = study.prunings(baseline), [row.key for row in saved.rows]
+        count = sum((row.baseline, row.seed) == (baseline.name, seed) for row in saved.rows if study.holds(row))
         meter.begin(2 * place + 1, saved=count / of_one)
         criteria = compared_criteria(seed, baseline.name, study.criteria)
         for row in compare(module, baseline.name, seed, data, criteria, epochs=study.epochs, done=done):
-            saved.append(row)
-            if folder is not None:
-                save_rows(folder / "criteria-rows.json", key, saved)
+            saved.add(row)
             count += 1
             figures = {"dense": row.dense, "pruned": row.pruned, "retrained": row.retrained}
             meter.count("prunings", count, of_one, figures)
-            yield [row for row in saved if study.holds(row)]
-    yield [row for row in saved if study.holds(row)]
+            yield [row for row in saved.rows if study.holds(row)]
+    yield [row for row in saved.rows if study.holds(row)]
 
 
 def _train(

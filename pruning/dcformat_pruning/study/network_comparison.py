@@ -56,8 +56,9 @@ NETWORK_CRITERIA: Mapping[str, Callable[[int], Criterion]] = {
     "random": Random,
 }
 
-#: How scores select weights: one ranking over all layers, or the same share of every output row.
-SELECTIONS = ("all layers", "rows")
+#: How scores select weights, and the titles of these ways in tables and pictures.
+SELECTION_TITLES = {"all layers": "one ranking over all layers", "rows": "the same share of every row"}
+SELECTIONS = tuple(SELECTION_TITLES)
 
 #: Peak learning rate of the retraining, as a share of that of the dense training.
 _RETRAINING_RATE = 0.2

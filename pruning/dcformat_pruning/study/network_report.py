@@ -9,9 +9,7 @@ from typing import Any
 
 from dcformat.wording import counted
 from dcformat_pruning.study.criteria_report import draw_line, mean_and_spread, table_row, unique
-from dcformat_pruning.study.network_comparison import SELECTIONS, NetworkRow
-
-_TITLES = {"all layers": "one ranking over all layers", "rows": "the same share of every row"}
+from dcformat_pruning.study.network_comparison import SELECTION_TITLES, SELECTIONS, NetworkRow
 
 
 def networks_markdown(rows: Sequence[NetworkRow]) -> str:
@@ -26,7 +24,7 @@ def networks_markdown(rows: Sequence[NetworkRow]) -> str:
             for figure, title in (("pruned", "Right after pruning"), ("retrained", "After retraining")):
                 if shown := _shown(here, figure):
                     parts.append(
-                        f"{title}, {_TITLES[selection]} (validation accuracy, %):\n\n{_table(shown, figure)}\n"
+                        f"{title}, {SELECTION_TITLES[selection]} (validation accuracy, %):\n\n{_table(shown, figure)}\n"
                     )
     return "\n".join(parts)
 
@@ -81,7 +79,7 @@ def plot_networks(rows: Sequence[NetworkRow], path: Path) -> None:
                 continue
             _panel(axis, here, figure_name, names)
             when = "right after pruning" if figure_name == "pruned" else "retrained"
-            axis.set_title(f"{network}, {when}:\n{_TITLES[selection]}", fontsize=9)
+            axis.set_title(f"{network}, {when}:\n{SELECTION_TITLES[selection]}", fontsize=9)
     for axis in axes[:, 0]:
         axis.set_ylabel("validation accuracy, %")
     lines = {label: drawn for axis in axes.flat for drawn, label in zip(*axis.get_legend_handles_labels(), strict=True)}

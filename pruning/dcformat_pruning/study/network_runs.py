@@ -17,7 +17,7 @@ from dcformat_pruning.study.image_networks import image_network
 from dcformat_pruning.study.jpeg_archive import is_archive, jpeg_training_data
 from dcformat_pruning.study.network_comparison import NetworkRow, compare_network, selections_of
 from dcformat_pruning.study.network_training import train_dense
-from dcformat_pruning.study.saved_rows import load_rows, save_rows, trained
+from dcformat_pruning.study.saved_rows import SavedRows, trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,26 +83,24 @@ def run(study: NetworkStudy, data: TrainingData, folder: Path | None, meter: Met
     """
     channels, size = data.train.pixels.shape[1:3]
     key = f"dense={study.dense} images={len(data.train)} torch={torch.__version__}"
-    saved = [] if folder is None else load_rows(folder / "rows.json", key, NetworkRow)
+    saved = SavedRows(folder, "rows.json", key, NetworkRow)
     for place, (name, seed) in enumerate(itertools.product(study.networks, range(study.seeds))):
         module = trained(
             folder, seed, name, key, image_network(name, channels, size, seed),
             partial(_train, study, name, seed, data, meter, 2 * place),
         )  # fmt: skip
-        count = sum((row.network, row.seed) == (name, seed) for row in saved if study.holds(row))
+        count = sum((row.network, row.seed) == (name, seed) for row in saved.rows if study.holds(row))
         meter.begin(2 * place + 1, saved=count / study.prunings)
         found = compare_network(
             name, module, seed, data, study.criteria, epochs=study.epochs, densities=study.densities,
-            done=[row.key for row in saved],
+            done=[row.key for row in saved.rows],
         )  # fmt: skip
         for row in found:
-            saved.append(row)
-            if folder is not None:
-                save_rows(folder / "rows.json", key, saved)
+            saved.add(row)
             count += 1
             meter.count("prunings", count, study.prunings, {"pruned": row.pruned, "retrained": row.retrained})
-            yield [row for row in saved if study.holds(row)]
-    yield [row for row in saved if study.holds(row)]
+            yield [row for row in saved.rows if study.holds(row)]
+    yield [row for row in saved.rows if study.holds(row)]
 
 
 def _train(study: NetworkStudy, name: str, seed: int, data: TrainingData, meter: Meter, stage: int) -> nn.Module:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from torch import nn
 
@@ -29,7 +29,7 @@ def trained(folder: Path | None, seed: int, name: str, key: str, fresh: M, train
     folder : Path or None
         None saves nothing.
     key : str
-        See `save_rows`.
+        Identifies the study; a saved network with another key is refused.
     fresh : nn.Module
         Takes the saved weights.
     train : callable
@@ -50,26 +50,46 @@ def trained(folder: Path | None, seed: int, name: str, key: str, fresh: M, train
     return module.eval()
 
 
-def save_rows(path: Path, key: str, rows: Sequence[R]) -> None:
-    """Write the rows that are done; if anything fails, an existing file stays unchanged.
+class SavedRows(Generic[R]):
+    """The rows of a study that are done, with a file from which an interrupted study continues.
 
     Parameters
     ----------
+    folder : Path or None
+        None saves nothing.
+    name : str
+        The name of the file.
     key : str
-        Identifies the study; `load_rows` refuses a file with another key.
-    """
-    with replacing(path) as file:
-        file.write(json.dumps({"key": key, "rows": [asdict(row) for row in rows]}, indent=0).encode())
+        Identifies the study; a file with another key is refused.
+    kind : type
+        The class of the rows.
 
-
-def load_rows(path: Path, key: str, kind: type[R]) -> list[R]:
-    """Return the saved rows; none if there is no file.
+    Attributes
+    ----------
+    rows : list
+        All rows that are done, also those of earlier runs.
 
     Raises
     ------
     CheckpointError
         The file is damaged, or of another study.
     """
+
+    def __init__(self, folder: Path | None, name: str, key: str, kind: type[R]) -> None:
+        self._path, self._key = None if folder is None else folder / name, key
+        self.rows: list[R] = [] if self._path is None else _load(self._path, key, kind)
+
+    def add(self, row: R) -> None:
+        """Add a row and write all of them; if that fails, an existing file stays unchanged."""
+        self.rows.append(row)
+        if self._path is not None:
+            with replacing(self._path) as file:
+                content = {"key": self._key, "rows": [asdict(row) for row in self.rows]}
+                file.write(json.dumps(content, indent=0).encode())
+
+
+def _load(path: Path, key: str, kind: type[R]) -> list[R]:
+    """Return the saved rows; none if there is no file."""
     if not path.exists():
         return []
     try:
