@@ -58,9 +58,10 @@ class Supervised:
     """
 
     def loss(self, module: nn.Module, batch: Batch) -> Tensor:
-        """Return the loss of a batch."""
+        """Return the loss of a batch; raise a `DataError` for one that does not fit the network."""
         inputs, labels = pair(batch, "train")
-        return self.loss_of(run(module, inputs), labels)
+        with fitting("train"):
+            return self.loss_of(run(module, inputs), labels)
 
     def loss_of(self, outputs: Any, labels: Any) -> Tensor:
         """Return the loss of a call's outputs."""
@@ -108,6 +109,23 @@ class CustomStep:
             if isinstance(target, Tensor) and target.is_floating_point()
         ]
         return torch.stack(parts).sum()
+
+
+@contextmanager
+def fitting(name: str, expected: str = "batches that fit the network") -> Iterator[None]:
+    """Turn PyTorch's errors for a batch that does not fit a module into a `DataError` in one line."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:
+        if lacks_memory(error):
+            raise
+        text = str(error).strip().partition("\n")[0]
+        raise DataError(f"{name}: expected {expected}, found {type(error).__name__} for one: {text}") from error
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether PyTorch raised this error because it could not get memory."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def run(module: nn.Module, inputs: Any) -> Any:

@@ -211,6 +211,21 @@ def test_bad_data_is_refused_in_one_line() -> None:
     refused(DataError, "^validate: expected at least one batch, found none$", validate=[])
 
 
+@pytest.mark.parametrize("wrong", ["labels", "inputs"])
+def test_a_later_batch_that_does_not_fit_is_refused_in_one_line(wrong: str) -> None:
+    x, y = images(32)
+    later = (x, y - 3) if wrong == "labels" else (x[..., 1:], y)
+    message = "^train: expected batches that fit the network, found (Index|Runtime)Error for one: [^\n]*$"
+    refused(DataError, message, train=[(x, y), later], validate=lambda m: float(m[1].weight.norm()))
+
+
+@pytest.mark.parametrize("module", [nn.Linear(64, 3).requires_grad_(False), nn.BatchNorm1d(64)])
+def test_a_network_without_weights_to_prune_is_refused(module: nn.Module) -> None:
+    x, y = images(32)
+    message = "expected weights to prune .trainable, of two or more dimensions., found none$"
+    refused(PruningError, message, module=module, train=(x.flatten(1), y))
+
+
 @pytest.mark.parametrize(
     ("metric", "message"),
     [

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,8 +18,8 @@ from dcformat_pruning.export.example_inputs import BatchAxis
 from dcformat_pruning.export.preparation import copied
 from dcformat_pruning.feeds import Feed, feed_of
 from dcformat_pruning.masks import PruningError
-from dcformat_pruning.objectives import Task, recorded, score
-from dcformat_pruning.training import DivergenceError, memory_format
+from dcformat_pruning.objectives import Task, fitting, recorded, score
+from dcformat_pruning.training import memory_format
 
 Metric = Callable[[nn.Module], float]
 
@@ -43,7 +42,7 @@ def example_call(module: nn.Module, feed: Feed, task: Task, batch_axis: BatchAxi
     """
     batch = next(iter(feed.batches(2, torch.Generator().manual_seed(0), Augmentation())))
     module.eval()
-    with torch.no_grad(), torch.random.fork_rng([]), recorded(module) as calls, _fitting("train"):
+    with torch.no_grad(), torch.random.fork_rng([]), recorded(module) as calls, fitting("train"):
         loss = task.loss(module, batch)
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
@@ -52,18 +51,6 @@ def example_call(module: nn.Module, feed: Feed, task: Task, batch_axis: BatchAxi
         raise DataError("step: expected a call of the module that is compressed, found none")
     args, kwargs, _ = calls[0]
     return ExampleCall(args, kwargs, batch_axis)
-
-
-@contextmanager
-def _fitting(name: str, expected: str = "batches that fit the network") -> Iterator[None]:
-    """Turn PyTorch's errors for a batch that does not fit a module into a `DataError` in one line."""
-    try:
-        yield
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:
-        if isinstance(error, DivergenceError | torch.OutOfMemoryError):
-            raise
-        text = str(error).strip().partition("\n")[0]
-        raise DataError(f"{name}: expected {expected}, found {type(error).__name__} for one: {text}") from error
 
 
 def frozen(teacher: nn.Module, device: torch.device) -> nn.Module:
@@ -75,7 +62,7 @@ def frozen(teacher: nn.Module, device: torch.device) -> nn.Module:
 def check_teacher(teacher: nn.Module, module: nn.Module, call: ExampleCall) -> None:
     """Raise a `DataError` unless the teacher can be called as the module is, and its outputs have the same shapes."""
     with torch.no_grad(), torch.random.fork_rng([]):
-        with _fitting("teacher", "the network's inputs to fit it"):
+        with fitting("teacher", "the network's inputs to fit it"):
             found = _shapes(teacher(*call.args, **call.kwargs))
         wanted = _shapes(module(*call.args, **call.kwargs))
     if found != wanted:
@@ -95,7 +82,7 @@ def metric_of(validate: Any, device: torch.device, name: str) -> Metric:
         feed = feed_of(validate, device, name)
 
         def measure(module: nn.Module) -> float:
-            with _fitting(name):
+            with fitting(name):
                 return score(module, feed)
 
     @torch.no_grad()

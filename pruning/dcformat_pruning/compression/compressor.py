@@ -154,6 +154,10 @@ def compress(
         check_teacher(teacher, module, call)
     masks = all_weights(module)
     total, least = sum(masks.alive.values()), len(masks.masks)
+    if not total:
+        raise PruningError(
+            f"{type(module).__name__}: expected weights to prune (trainable, of two or more dimensions), found none"
+        )
     available = _count(best_units(module, groups, settings.units))
     _check_density(goal, total, least, available)
     several = goal.density is None

@@ -14,6 +14,7 @@ from torch import nn
 
 import dcformat
 from dcformat_pruning.masks import nonzero_weights
+from dcformat_pruning.objectives import lacks_memory
 from dcformat_pruning.training_stages.saved_stages import SavedStage, load_stage, save_stage
 from dcformat_pruning.training_stages.stage import Stage, StageContext, StageReport
 
@@ -101,6 +102,6 @@ def _memory_errors(stage: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        if lacks_memory(error):
             raise MemoryError(f"stage {stage}; take smaller batches") from error
         raise
