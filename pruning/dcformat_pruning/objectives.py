@@ -115,17 +115,22 @@ class CustomStep:
 def fitting(name: str, expected: str = "batches that fit the network") -> Iterator[None]:
     """Turn PyTorch's errors for a batch that does not fit a module into a `DataError` in one line."""
     try:
-        yield
+        with memory_errors(name):
+            yield
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:
-        if lacks_memory(error):
-            raise
         text = str(error).strip().partition("\n")[0]
         raise DataError(f"{name}: expected {expected}, found {type(error).__name__} for one: {text}") from error
 
 
-def lacks_memory(error: Exception) -> bool:
-    """Whether PyTorch raised this error because it could not get memory."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+@contextmanager
+def memory_errors(name: str) -> Iterator[None]:
+    """Raise PyTorch's errors for lack of memory as a `MemoryError` that says what to do."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise MemoryError(f"{name}; take smaller batches") from error
+        raise
 
 
 def run(module: nn.Module, inputs: Any) -> Any:

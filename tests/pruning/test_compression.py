@@ -219,6 +219,15 @@ def test_a_later_batch_that_does_not_fit_is_refused_in_one_line(wrong: str) -> N
     refused(DataError, message, train=[(x, y), later], validate=lambda m: float(m[1].weight.norm()))
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
+def test_lack_of_memory_is_not_taken_for_a_batch_that_does_not_fit(error: Exception) -> None:
+    class Large(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            raise error
+
+    refused(MemoryError, "^train; take smaller batches$", module=Large(64, 3))
+
+
 @pytest.mark.parametrize("module", [nn.Linear(64, 3).requires_grad_(False), nn.BatchNorm1d(64)])
 def test_a_network_without_weights_to_prune_is_refused(module: nn.Module) -> None:
     x, y = images(32)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from torch import nn
 
 import dcformat
 from dcformat_pruning.masks import nonzero_weights
-from dcformat_pruning.objectives import lacks_memory
+from dcformat_pruning.objectives import memory_errors
 from dcformat_pruning.training_stages.saved_stages import SavedStage, load_stage, save_stage
 from dcformat_pruning.training_stages.stage import Stage, StageContext, StageReport
 
@@ -71,7 +69,7 @@ class Run:
             context.stage = stage.name
             if context.meter is not None:
                 context.meter.begin(number)
-            with _memory_errors(stage.name):
+            with memory_errors(f"stage {stage.name}"):
                 report = self._fresh(stage)
             if self._folder is not None:
                 content = SavedStage(module.state_dict(), context.carried, json.dumps(asdict(report)))
@@ -94,14 +92,3 @@ class Run:
         else:
             metric, size = stage.measure(module, context)
         return StageReport(stage.name, metric, nonzero_weights(module), time.perf_counter() - started, size)
-
-
-@contextmanager
-def _memory_errors(stage: str) -> Iterator[None]:
-    """Raise PyTorch's errors for lack of memory as a MemoryError that says what to do."""
-    try:
-        yield
-    except RuntimeError as error:
-        if lacks_memory(error):
-            raise MemoryError(f"stage {stage}; take smaller batches") from error
-        raise
