@@ -76,7 +76,7 @@ class Settings:
     l1: float = 0.0
     clusters: int = 16
     rate: float = 0.0
-    bits: int = 7
+    bits: int = 8
     levels: int = 31
     distill: float = 0.5
     temperature: float = 2.0

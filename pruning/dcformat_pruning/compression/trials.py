@@ -24,7 +24,7 @@ from dcformat_pruning.training_stages.stage_library import (
     folded,
     prune_gradually,
     quantise_and_finetune,
-    share_in_portions,
+    share_while_training,
 )
 
 #: Estimated work of making and measuring a file, in epochs.
@@ -96,7 +96,7 @@ class Trials:
             power, floor = settings.power, settings.floor
             run.stage(prune_gradually(pruning, keep, alive=self.alive, power=power, floor=floor, name=names[0]))
         pruned = Snapshot(self.module)
-        run.stage(self._trimmed(share_in_portions(sharing, settings.clusters, rate=settings.rate, name=names[1])))
+        run.stage(self._trimmed(share_while_training(sharing, settings.clusters, rate=settings.rate, name=names[1])))
         run.stage(quantise_and_finetune(settling, settings.bits, settings.levels, name=names[2]))
         made: list[Packed] = []
 

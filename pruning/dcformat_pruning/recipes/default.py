@@ -1,8 +1,8 @@
 """The recipe `default`: the smallest network that a few minutes on two cores can make.
 
 The dense network trains briefly and loses all but its best hidden units. The small network is pruned gradually while it
-trains at a high learning rate (`GradualBalanced`). Weights are tied to few values in portions while the others still
-train, and codebooks and biases are rounded to few bits. Images come from a pool of copies, augmented beforehand.
+trains at a high learning rate (`GradualBalanced`). Weights share few values while training goes on, and codebooks and
+biases are rounded to few bits. Images come from a pool of copies, augmented beforehand.
 """
 
 from __future__ import annotations

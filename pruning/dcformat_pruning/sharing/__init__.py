@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dcformat_pruning.sharing.clustering import Clustering, assign, entropy_kmeans, exact_kmeans, kmeans
-from dcformat_pruning.sharing.incremental import IncrementalSharing
 from dcformat_pruning.sharing.shared_codebooks import (
     METHODS,
     balance_scales,
@@ -14,13 +13,14 @@ from dcformat_pruning.sharing.shared_codebooks import (
     share_across,
     write_shared,
 )
+from dcformat_pruning.sharing.straight_through import StraightThroughSharing
 from dcformat_pruning.sharing.tied import SharedWeights
 
 __all__ = [
     "METHODS",
     "Clustering",
-    "IncrementalSharing",
     "SharedWeights",
+    "StraightThroughSharing",
     "assign",
     "balance_scales",
     "cluster",

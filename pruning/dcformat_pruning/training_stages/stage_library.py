@@ -22,7 +22,7 @@ from dcformat_pruning.masks import (
     weight_names,
 )
 from dcformat_pruning.schedules import GradualBalanced
-from dcformat_pruning.sharing import IncrementalSharing, SharedWeights, quantise_biases, round_weights, share
+from dcformat_pruning.sharing import SharedWeights, StraightThroughSharing, quantise_biases, round_weights, share
 from dcformat_pruning.shrinking import is_chain, remove_dead_units, shrink, working_copy
 from dcformat_pruning.tracing import UnsupportedModuleError
 from dcformat_pruning.training import TrainingPlan
@@ -158,22 +158,22 @@ def share_each(clusters: Mapping[str, int], method: str) -> Stage:
     return Stage("share", run)
 
 
-def share_in_portions(plan: TrainingPlan, clusters: int, *, rate: float = 0.0, name: str = "share") -> Stage:
-    """Return a stage that ties each layer's weights to few values, a portion at a time, while the network trains.
+def share_while_training(plan: TrainingPlan, clusters: int, *, rate: float = 0.0, name: str = "share") -> Stage:
+    """Return a stage after which each layer's weights have few values, found as the network trains.
 
     Parameters
     ----------
     clusters : int
         Number of values in a layer; fewer where a layer has fewer distinct weights.
     rate : float
-        The price of a bit; see `IncrementalSharing`.
+        The price of a bit; see `StraightThroughSharing`.
     """
 
     def run(module: nn.Module, context: StageContext) -> None:
         small = working_copy(module, in_place=context.in_place)
         counts = codebook_sizes(small.module, clusters)
         empty = [name for name in weight_names(small.module) if name not in counts]
-        sharing = IncrementalSharing(small.module, counts, rate)
+        sharing = StraightThroughSharing(small.module, counts, rate)
         context.fit(small.module, plan, sharing, Zeroed(small.module, empty))
         small.expand(module)
 
