@@ -46,15 +46,12 @@ class Record:
     settings : Settings
     teachers : tuple of str
         The dense networks whose mean outputs are the targets: the network's own of the same seed, and others of seed 0.
-    mixed : float
-        See `Loader`.
     """
 
     dense: int
     density: float
     settings: Settings
     teachers: tuple[str, ...]
-    mixed: float = 0.0
 
 
 _SETTINGS = Settings(epochs=30, lr=3e-3, distill=0.7, levels=63, bfloat16=True, mode="tiny")
@@ -67,7 +64,6 @@ RECORDS = {
         0.072,
         replace(_SETTINGS, epochs=(40, 10, 4), lr=(3e-3, 5e-4, 1e-4), clusters=24, rate=0.006, distill=1.0),
         ("vgg-7", "resnet-20"),
-        mixed=0.5,
     ),
     "vit": Record(24, 0.18, replace(_SETTINGS, epochs=(9, 4, 1), lr=(1.5e-3, 7e-4, 3e-4), clusters=11), ("resnet-20",)),
 }
@@ -100,24 +96,17 @@ class Loader:
     images : Images
     network : str
         The network whose plan gives the batch size and the augmentation.
-    mixed : float
-        Share of the batches whose images are mixed in pairs (Zhang et al. 2018) in random proportions. Labels stay those
-        of the first images, so mixing is for teaching alone (``distill=1``).
     """
 
     images: Images
     network: str
-    mixed: float = 0.0
 
     def __len__(self) -> int:
         return self.images.steps(plan_of(self.network, self.images).batch)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         plan = plan_of(self.network, self.images)
-        for pixels, labels in self.images.batches(plan.batch, torch.default_generator, plan.augmentation):
-            if self.mixed and float(torch.rand(())) < self.mixed:
-                pixels = torch.lerp(pixels, pixels[torch.randperm(len(pixels))], float(torch.rand(())))
-            yield pixels, labels
+        return self.images.batches(plan.batch, torch.default_generator, plan.augmentation)
 
 
 def dense_network(name: str, data: TrainingData, seed: int, work: Path) -> nn.Module:
@@ -169,7 +158,7 @@ def main() -> None:
     networks = [module if each == name else dense_network(each, data, 0, work) for each in record.teachers]
     made = compress(
         module,
-        train=Loader(data.train, name, record.mixed),
+        train=Loader(data.train, name),
         validate=partial(measured, data.validation),
         test=None if test is None else partial(measured, test),
         goal=Goal(density=density),
