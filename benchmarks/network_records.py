@@ -54,7 +54,7 @@ class Record:
     teachers: tuple[str, ...]
 
 
-_SETTINGS = Settings(epochs=30, lr=3e-3, distill=0.7, levels=63, bfloat16=True, mode="tiny")
+_SETTINGS = Settings(epochs=30, lr=3e-3, distill=0.7, sharing="portions", bits=7, levels=63, bfloat16=True, mode="tiny")
 
 RECORDS = {
     "resnet-8": Record(30, 0.349, replace(_SETTINGS, epochs=(20, 10, 2), lr=(3e-3, 1e-3, 5e-4)), ("vgg-7",)),
@@ -62,7 +62,16 @@ RECORDS = {
     "vgg-7": Record(
         54,
         0.072,
-        replace(_SETTINGS, epochs=(40, 10, 4), lr=(3e-3, 5e-4, 1e-4), clusters=24, rate=0.006, distill=1.0),
+        replace(
+            _SETTINGS,
+            epochs=(39, 10, 4),
+            lr=(4e-3, 5e-4, 1e-4),
+            clusters=24,
+            rate=0.009,
+            sharing="straight-through",
+            bits=8,
+            weight_decay=0.05,
+        ),
         ("vgg-7", "resnet-20"),
     ),
     "vit": Record(24, 0.18, replace(_SETTINGS, epochs=(9, 4, 1), lr=(1.5e-3, 7e-4, 3e-4), clusters=11), ("resnet-20",)),

@@ -21,7 +21,7 @@ from dcformat_pruning.masks import weight_names
 from dcformat_pruning.objectives import Classification
 from dcformat_pruning.recipes import compress_architecture
 from dcformat_pruning.recipes.architecture_recipes import recipe_for
-from dcformat_pruning.sharing import SharedWeights, StraightThroughSharing, share
+from dcformat_pruning.sharing import IncrementalSharing, SharedWeights, StraightThroughSharing, share
 from dcformat_pruning.state_dicts import load_tensors
 from dcformat_pruning.training import Constraint, evaluate
 from dcformat_pruning.training_stages.stage import StageContext
@@ -33,6 +33,7 @@ _SEEDS = range(3)
 
 #: Name to a function of the module and the number of values that makes the constraint of the training.
 WAYS: dict[str, Callable[[nn.Module, int], Constraint]] = {
+    "portions": lambda module, values: IncrementalSharing(module, _counts(module, values)),
     "k-means, then values trained": lambda module, values: _clustered(module, values),
     "straight-through": lambda module, values: StraightThroughSharing(module, _counts(module, values), until=1.0),
     "straight-through, values trained in the second half": lambda module, values: StraightThroughSharing(

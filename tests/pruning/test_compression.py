@@ -12,7 +12,7 @@ import pytest
 import torch
 from dcformat_pruning import Compression, Goal, RunControl, Settings, Trial, compress
 from dcformat_pruning.lenets import CheckpointError
-from dcformat_pruning.masks import PruningError
+from dcformat_pruning.masks import PruningError, weight_names
 from dcformat_pruning.tracing import UnsupportedModuleError
 from dcformat_pruning.training import DivergenceError
 from torch import Tensor, nn
@@ -260,6 +260,20 @@ def test_metrics_that_cannot_be_used(metric: Callable[[nn.Module], Any], message
 def test_goals_that_make_no_sense(goal: dict[str, Any], message: str) -> None:
     with pytest.raises(PruningError, match=message):
         Goal(**goal)
+
+
+@pytest.mark.parametrize("sharing", ["straight-through", "portions"])
+def test_layers_share_few_values_in_both_ways(sharing: Any) -> None:
+    settings = Settings(epochs=3, dense_epochs=4, batch=32, lr=1e-2, clusters=5, sharing=sharing)
+    made = compress(residual(), train=images(96), validate=images(64, 1), goal=Goal(density=0.4), settings=settings)
+    for name in weight_names(made.module):
+        weight = made.module.get_parameter(name).detach()
+        assert 1 < len(torch.unique(weight[weight != 0])) <= 5, name
+
+
+def test_a_way_of_sharing_that_does_not_exist() -> None:
+    with pytest.raises(PruningError, match=r"^sharing: expected straight-through or portions, found 'both'$"):
+        Settings(sharing="both")  # type: ignore[arg-type]
 
 
 def test_a_density_that_would_prune_layers_to_nothing() -> None:

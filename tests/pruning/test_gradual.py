@@ -1,4 +1,4 @@
-"""Pruning while training: the schedules and the scores."""
+"""Pruning and sharing while training: the schedules, the scores, and values that end up tied."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 from dcformat_pruning.masks import Masks, PrunedAwayWarning, PruningError, all_weights, weight_names
 from dcformat_pruning.schedules.gradual import GradualBalanced
+from dcformat_pruning.sharing.incremental import IncrementalSharing
 from dcformat_pruning.training import TrainingPlan, fit
 from torch import nn
 
@@ -113,6 +114,37 @@ def test_schedules_that_make_no_sense_are_refused(keep: int, start: float, until
     module = small_net()
     with pytest.raises(PruningError, match=message):
         GradualBalanced(module, Masks.from_zeros(module), keep, start=start, until=until)
+
+
+def test_sharing_in_portions_ends_with_tied_values_and_the_same_zeros() -> None:
+    module = small_net()
+    module.get_parameter("1.weight").data[:, ::2] = 0
+    zeros = [p == 0 for p in module.parameters()]
+    distinct: list[int] = []
+
+    class Count:
+        def before_step(self, progress: float) -> None:
+            """Do nothing."""
+
+        def after_step(self, progress: float) -> None:
+            distinct.append(len(torch.unique(module.get_parameter("1.weight")[module.get_parameter("1.weight") != 0])))
+
+    sharing = IncrementalSharing(module, {"1.weight": 4, "3.weight": 3})
+    fit(module, small_images(), TrainingPlan(epochs=10, lr=1e-2, batch=16), seed=0, constraints=(sharing, Count()))
+    assert distinct == sorted(distinct, reverse=True)
+    assert distinct[0] > 40 and distinct[-1] == 4
+    assert len(torch.unique(module[3].weight)) == 3
+    assert all(torch.equal(p == 0, z) for p, z in zip(module.parameters(), zeros, strict=True))
+    plain = small_net()
+    plain.get_parameter("1.weight").data[:, ::2] = 0
+    assert not torch.equal(module.get_parameter("3.weight"), plain.get_parameter("3.weight"))
+
+
+def test_sharing_errors_name_the_layer() -> None:
+    with pytest.raises(PruningError, match=r"9\.weight: expected a parameter of the module"):
+        IncrementalSharing(small_net(), {"9.weight": 2})
+    with pytest.raises(PruningError, match=r"3\.weight: clusters: expected 1 to 36 for 36 values, found 99"):
+        IncrementalSharing(small_net(), {"3.weight": 99})
 
 
 def test_a_floor_keeps_weights_in_each_layer() -> None:

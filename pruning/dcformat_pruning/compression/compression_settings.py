@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from dcformat.codecs import Mode
 from dcformat_pruning.masks import PruningError
 from dcformat_pruning.training import TrainingPlan
+from dcformat_pruning.training_stages.stage_library import SHARING_METHODS, SharingMethod
 
 #: Shares of a trial's epochs in which weights are pruned, and are tied to shared values; the others train these values.
 _PRUNE, _SHARE = 0.7, 0.25
@@ -40,6 +41,9 @@ class Settings:
         Maximum number of values that the weights of a layer share.
     rate : float
         The price of a bit when values are chosen; see `dcformat_pruning.sharing.share`.
+    sharing : {'straight-through', 'portions'}
+        How weights come to share values: `StraightThroughSharing`, or `IncrementalSharing`, which is better for few
+        thousand weights.
     bits, levels : int
         Significant bits of a shared value, and steps from zero to the largest bias of a layer.
     distill : float
@@ -76,6 +80,7 @@ class Settings:
     l1: float = 0.0
     clusters: int = 16
     rate: float = 0.0
+    sharing: SharingMethod = "straight-through"
     bits: int = 8
     levels: int = 31
     distill: float = 0.5
@@ -101,6 +106,8 @@ class Settings:
             raise PruningError(f"epochs: expected at least 3, or at least 1 for each stage, found {self.epochs}")
         if not min(self._rates()) > 0:
             raise PruningError(f"lr: expected a positive learning rate, found {self.lr}")
+        if self.sharing not in SHARING_METHODS:
+            raise PruningError(f"sharing: expected {' or '.join(SHARING_METHODS)}, found {self.sharing!r}")
         if not 0 < self.units <= 1:
             raise PruningError(f"units: expected above 0 and at most 1, found {self.units}")
         if not 0 <= self.distill <= 1:

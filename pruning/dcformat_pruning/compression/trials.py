@@ -96,7 +96,9 @@ class Trials:
             power, floor = settings.power, settings.floor
             run.stage(prune_gradually(pruning, keep, alive=self.alive, power=power, floor=floor, name=names[0]))
         pruned = Snapshot(self.module)
-        run.stage(self._trimmed(share_while_training(sharing, settings.clusters, rate=settings.rate, name=names[1])))
+        values, method, rate = settings.clusters, settings.sharing, settings.rate
+        share = share_while_training(sharing, values, method=method, rate=rate, name=names[1])
+        run.stage(self._trimmed(share))
         run.stage(quantise_and_finetune(settling, settings.bits, settings.levels, name=names[2]))
         made: list[Packed] = []
 

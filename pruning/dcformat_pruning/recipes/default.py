@@ -1,8 +1,8 @@
 """The recipe `default`: the smallest network that a few minutes on two cores can make.
 
 The dense network trains briefly and loses all but its best hidden units. The small network is pruned gradually while it
-trains at a high learning rate (`GradualBalanced`). Weights share few values while training goes on, and codebooks and
-biases are rounded to few bits. Images come from a pool of copies, augmented beforehand.
+trains at a high learning rate (`GradualBalanced`). Weights are tied to few values in portions while the others still
+train, and codebooks and biases are rounded to few bits. Images come from a pool of copies, augmented beforehand.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from dcformat_pruning.training_stages.stage_library import pool, train
 _IMAGES = pool(Augmentation(shift=1.5, rotate=10.0, scale=0.1, shear=0.1), 12)
 
 _SETTINGS = Settings(
-    lr=(8e-3, 2e-3, 5e-4), batch=256, clusters=12, bits=7, levels=15, distill=0.0, floor=0.0, mode="tiny"
+    lr=(8e-3, 2e-3, 5e-4),
+    batch=256,
+    clusters=12,
+    bits=7,
+    levels=15,
+    sharing="portions",
+    distill=0.0,
+    floor=0.0,
+    mode="tiny",
 )
 
 DEFAULT: Mapping[str, Recipe] = {

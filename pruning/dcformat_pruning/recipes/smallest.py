@@ -67,7 +67,15 @@ def taught(context: StageContext) -> Feed:
 
 
 _SETTINGS = Settings(
-    lr=(8e-3, 2e-3, 5e-4), batch=256, clusters=8, bits=6, levels=7, distill=0.0, floor=0.0, mode="tiny"
+    lr=(8e-3, 2e-3, 5e-4),
+    batch=256,
+    clusters=8,
+    bits=6,
+    levels=7,
+    sharing="portions",
+    distill=0.0,
+    floor=0.0,
+    mode="tiny",
 )
 
 _TEACH = teach(TrainingPlan(epochs=9, lr=2.5e-3, batch=128, ema=0.999))

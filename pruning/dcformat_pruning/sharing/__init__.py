@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dcformat_pruning.sharing.clustering import Clustering, assign, entropy_kmeans, exact_kmeans, kmeans
+from dcformat_pruning.sharing.incremental import IncrementalSharing
 from dcformat_pruning.sharing.shared_codebooks import (
     METHODS,
     balance_scales,
@@ -19,6 +20,7 @@ from dcformat_pruning.sharing.tied import SharedWeights
 __all__ = [
     "METHODS",
     "Clustering",
+    "IncrementalSharing",
     "SharedWeights",
     "StraightThroughSharing",
     "assign",

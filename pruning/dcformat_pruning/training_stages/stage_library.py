@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +23,29 @@ from dcformat_pruning.masks import (
     weight_names,
 )
 from dcformat_pruning.schedules import GradualBalanced
-from dcformat_pruning.sharing import SharedWeights, StraightThroughSharing, quantise_biases, round_weights, share
+from dcformat_pruning.sharing import (
+    IncrementalSharing,
+    SharedWeights,
+    StraightThroughSharing,
+    quantise_biases,
+    round_weights,
+    share,
+)
 from dcformat_pruning.shrinking import is_chain, remove_dead_units, shrink, working_copy
 from dcformat_pruning.tracing import UnsupportedModuleError
-from dcformat_pruning.training import TrainingPlan
+from dcformat_pruning.training import Constraint, TrainingPlan
 from dcformat_pruning.training_stages.stage import Stage, StageContext
 
 #: Gives the training data of a stage.
 FeedSource = Callable[[StageContext], Feed]
+
+#: How weights come to share values while the network trains.
+SharingMethod = Literal["straight-through", "portions"]
+
+SHARING_METHODS: Mapping[SharingMethod, Callable[[nn.Module, Mapping[str, int], float], Constraint]] = {
+    "straight-through": StraightThroughSharing,
+    "portions": IncrementalSharing,
+}
 
 
 def plain(context: StageContext) -> Feed:
@@ -158,22 +174,31 @@ def share_each(clusters: Mapping[str, int], method: str) -> Stage:
     return Stage("share", run)
 
 
-def share_while_training(plan: TrainingPlan, clusters: int, *, rate: float = 0.0, name: str = "share") -> Stage:
+def share_while_training(
+    plan: TrainingPlan,
+    clusters: int,
+    *,
+    method: SharingMethod = "straight-through",
+    rate: float = 0.0,
+    name: str = "share",
+) -> Stage:
     """Return a stage after which each layer's weights have few values, found as the network trains.
 
     Parameters
     ----------
     clusters : int
         Number of values in a layer; fewer where a layer has fewer distinct weights.
+    method : {'straight-through', 'portions'}
+        `StraightThroughSharing` or `IncrementalSharing`.
     rate : float
-        The price of a bit; see `StraightThroughSharing`.
+        The price of a bit; see these.
     """
 
     def run(module: nn.Module, context: StageContext) -> None:
         small = working_copy(module, in_place=context.in_place)
         counts = codebook_sizes(small.module, clusters)
         empty = [name for name in weight_names(small.module) if name not in counts]
-        sharing = StraightThroughSharing(small.module, counts, rate)
+        sharing = SHARING_METHODS[method](small.module, counts, rate)
         context.fit(small.module, plan, sharing, Zeroed(small.module, empty))
         small.expand(module)
 
