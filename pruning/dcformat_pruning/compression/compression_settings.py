@@ -42,8 +42,8 @@ class Settings:
     rate : float
         The price of a bit when values are chosen; see `dcformat_pruning.sharing.share`.
     sharing : {'straight-through', 'portions'}
-        How weights come to share values: `StraightThroughSharing`, or `IncrementalSharing`, which is better for few
-        thousand weights.
+        How weights come to share values: `StraightThroughSharing`, or `IncrementalSharing`, which is better for a
+        few thousand weights.
     bits, levels : int
         Significant bits of a shared value, and steps from zero to the largest bias of a layer.
     distill : float
