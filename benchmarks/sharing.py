@@ -31,16 +31,6 @@ from torch.nn import functional
 
 _SEEDS = range(3)
 
-#: Name to a function of the module and the number of values that makes the constraint of the training.
-WAYS: dict[str, Callable[[nn.Module, int], Constraint]] = {
-    "portions": lambda module, values: IncrementalSharing(module, _counts(module, values)),
-    "k-means, then values trained": lambda module, values: _clustered(module, values),
-    "straight-through": lambda module, values: StraightThroughSharing(module, _counts(module, values), until=1.0),
-    "straight-through, values trained in the second half": lambda module, values: StraightThroughSharing(
-        module, _counts(module, values)
-    ),
-}
-
 
 def _counts(module: nn.Module, values: int) -> dict[str, int]:
     return dict.fromkeys(weight_names(module), values)
@@ -49,6 +39,17 @@ def _counts(module: nn.Module, values: int) -> dict[str, int]:
 def _clustered(module: nn.Module, values: int) -> Constraint:
     share(module, _counts(module, values), "exact")
     return SharedWeights.from_values(module, weight_names(module))
+
+
+#: Name to a function of the module and the number of values that makes the constraint of the training.
+WAYS: dict[str, Callable[[nn.Module, int], Constraint]] = {
+    "portions": lambda module, values: IncrementalSharing(module, _counts(module, values)),
+    "k-means, then values trained": _clustered,
+    "straight-through": lambda module, values: StraightThroughSharing(module, _counts(module, values), until=1.0),
+    "straight-through, values trained in the second half": lambda module, values: StraightThroughSharing(
+        module, _counts(module, values)
+    ),
+}
 
 
 @torch.no_grad()
@@ -61,8 +62,8 @@ def _figures(module: nn.Module, images: Images) -> tuple[float, float, float]:
         counts = torch.unique(weight[weight != 0], return_counts=True)[1]
         bits += float((counts * torch.log2(counts.sum() / counts)).sum())
         total += int(counts.sum())
-    loss = float(functional.cross_entropy(logits, images.labels))
-    return 100 * (1 - evaluate(module, images)), loss, bits / total
+    right = float((logits.argmax(1) == images.labels).float().mean())
+    return 100 * (1 - right), float(functional.cross_entropy(logits, images.labels)), bits / total
 
 
 def main() -> None:

@@ -10,25 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from dcformat_pruning.compression import Settings
 from dcformat_pruning.data import Augmentation
-from dcformat_pruning.recipes.recipe import Recipe, RecipeGoal
+from dcformat_pruning.recipes.recipe import LENET_SETTINGS, Recipe, RecipeGoal
 from dcformat_pruning.training import TrainingPlan
 from dcformat_pruning.training_stages.stage_library import pool, train
 
 _IMAGES = pool(Augmentation(shift=1.5, rotate=10.0, scale=0.1, shear=0.1), 12)
 
-_SETTINGS = Settings(
-    lr=(8e-3, 2e-3, 5e-4),
-    batch=256,
-    clusters=12,
-    bits=7,
-    levels=15,
-    sharing="portions",
-    distill=0.0,
-    floor=0.0,
-    mode="tiny",
-)
+_SETTINGS = replace(LENET_SETTINGS, clusters=12, bits=7, levels=15)
 
 DEFAULT: Mapping[str, Recipe] = {
     "lenet-300-100": Recipe(

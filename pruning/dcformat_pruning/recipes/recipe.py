@@ -10,6 +10,9 @@ from dcformat_pruning.compression import Settings
 from dcformat_pruning.training_stages.stage import Stage
 from dcformat_pruning.training_stages.stage_library import FeedSource
 
+#: What the networks that `compress` makes have in common.
+LENET_SETTINGS = Settings(lr=(8e-3, 2e-3, 5e-4), batch=256, sharing="portions", distill=0.0, floor=0.0, mode="tiny")
+
 
 @dataclass(frozen=True, slots=True)
 class RecipeGoal:

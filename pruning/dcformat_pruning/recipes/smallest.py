@@ -16,7 +16,7 @@ from torch import nn
 from dcformat_pruning.compression import Settings
 from dcformat_pruning.data import Augmentation
 from dcformat_pruning.feeds import Feed
-from dcformat_pruning.recipes.recipe import Recipe, RecipeGoal
+from dcformat_pruning.recipes.recipe import LENET_SETTINGS, Recipe, RecipeGoal
 from dcformat_pruning.training import TrainingPlan
 from dcformat_pruning.training_stages.stage import Stage, StageContext
 from dcformat_pruning.training_stages.stage_library import pool, train
@@ -66,17 +66,7 @@ def taught(context: StageContext) -> Feed:
     return context.pool(_AUGMENTATION, _COPIES, network)
 
 
-_SETTINGS = Settings(
-    lr=(8e-3, 2e-3, 5e-4),
-    batch=256,
-    clusters=8,
-    bits=6,
-    levels=7,
-    sharing="portions",
-    distill=0.0,
-    floor=0.0,
-    mode="tiny",
-)
+_SETTINGS = replace(LENET_SETTINGS, clusters=8, bits=6, levels=7)
 
 _TEACH = teach(TrainingPlan(epochs=9, lr=2.5e-3, batch=128, ema=0.999))
 

@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from dcformat_pruning.masks import PruningError
-from dcformat_pruning.sharing.shared_codebooks import cluster
+from dcformat_pruning.sharing.clustered_layer import ClusteredLayer, clustered_layers
 
 #: Pairs of progress, 0 to 1, and the share of each layer's weights that is tied from then on.
 SCHEDULE = ((0.0, 0.5), (0.25, 0.75), (0.45, 0.9), (0.65, 1.0))
@@ -45,15 +44,7 @@ class IncrementalSharing:
         rate: float = 0.0,
         schedule: Sequence[tuple[float, float]] = SCHEDULE,
     ) -> None:
-        parameters = dict(module.named_parameters())
-        self._layers = []
-        for name, count in clusters.items():
-            if name not in parameters:
-                raise PruningError(f"{name}: expected a parameter of the module, found none of that name")
-            try:
-                self._layers.append(_Layer(parameters[name], count, rate))
-            except PruningError as error:
-                raise PruningError(f"{name}: {error}") from error
+        self._layers = clustered_layers(module, clusters, rate, _Layer)
         self._due = list(schedule)
         self._extend(0.0)
 
@@ -75,21 +66,17 @@ class IncrementalSharing:
                 layer.extend(share)
 
 
-class _Layer:
-    """The alive weights of a parameter, their codebook, and their codes (-1 for a weight that is still free)."""
+class _Layer(ClusteredLayer):
+    """A clustered layer whose codes are -1 for weights that are still free."""
 
     def __init__(self, parameter: nn.Parameter, clusters: int, rate: float) -> None:
-        self._parameter = parameter
-        weights = parameter.detach().flatten()
-        self._alive = torch.nonzero(weights).flatten()
-        found = cluster(weights[self._alive].cpu().numpy(), clusters, "entropy" if rate else "exact", rate=rate)
-        self._codebook = torch.from_numpy(found.centroids).to(weights)
+        super().__init__(parameter, clusters, rate)
         self._codes = torch.full_like(self._alive, -1)
 
     @torch.no_grad()
     def extend(self, share: float) -> None:
         """Tie the free weights nearest to a centroid until `share` of all weights is tied."""
-        weights = self._parameter.detach().flatten()[self._alive]
+        weights = self._members()
         free = torch.nonzero(self._codes < 0).flatten()
         count = round(share * len(weights)) - (len(weights) - len(free))
         if count > 0:
@@ -110,21 +97,12 @@ class _Layer:
 
     @torch.no_grad()
     def tie(self) -> None:
-        weights = self._parameter.detach().flatten()[self._alive]
+        weights = self._members()
         tied = self._codes >= 0
-        codes = self._codes[tied]
-        counts = torch.bincount(codes, minlength=len(self._codebook))
-        sums = torch.zeros_like(self._codebook).index_add_(0, codes, weights[tied])
-        self._codebook = torch.where(counts > 0, sums / counts.clamp_min(1), self._codebook)
+        self._codebook = self._means(weights[tied], self._codes[tied])
         self._write(weights)
 
     def _write(self, weights: Tensor) -> None:
         tied = self._codes >= 0
         weights[tied] = self._codebook[self._codes[tied]]
         self._parameter.detach().copy_(self._scattered(weights))
-
-    def _scattered(self, members: Tensor) -> Tensor:
-        """Return a tensor in the parameter's shape with `members` at the alive weights and zero elsewhere."""
-        flat = members.new_zeros(self._parameter.numel())
-        flat[self._alive] = members
-        return flat.view(self._parameter.shape)

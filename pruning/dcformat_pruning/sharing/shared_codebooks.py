@@ -43,7 +43,7 @@ def share(
     PruningError
         A parameter is unknown, or has fewer distinct nonzero weights than clusters; the message names it.
     """
-    parameters = _parameters(module, clusters)
+    parameters = parameters_named(module, clusters)
     for name, count in clusters.items():
         weight = parameters[name]
         alive = weight != 0
@@ -67,7 +67,7 @@ def share_across(
     PruningError
         A parameter is unknown, or there are fewer distinct nonzero weights than clusters.
     """
-    parameters = _parameters(module, names)
+    parameters = parameters_named(module, names)
     alive = [parameters[name] != 0 for name in names]
     parts = [parameters[name][mask].cpu().numpy() for name, mask in zip(names, alive, strict=True)]
     try:
@@ -214,7 +214,8 @@ def _significant(values: Tensor, bits: int) -> Tensor:
     return torch.ldexp((mantissa * 2**bits).round() / 2**bits, exponent)
 
 
-def _parameters(module: nn.Module, names: Iterable[str]) -> dict[str, nn.Parameter]:
+def parameters_named(module: nn.Module, names: Iterable[str]) -> dict[str, nn.Parameter]:
+    """Return the parameters of a module by name; raise `PruningError` unless it has all that are named."""
     parameters = dict(module.named_parameters())
     for name in names:
         if name not in parameters:

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from dcformat_pruning.masks import PruningError
-from dcformat_pruning.sharing.shared_codebooks import cluster
+from dcformat_pruning.sharing.clustered_layer import ClusteredLayer, clustered_layers
 from dcformat_pruning.sharing.tied import SharedWeights
 
 
@@ -43,17 +42,9 @@ class StraightThroughSharing:
     def __init__(
         self, module: nn.Module, clusters: Mapping[str, int], rate: float = 0.0, *, until: float = 0.5
     ) -> None:
-        parameters = dict(module.named_parameters())
         self._module, self._names, self._until = module, list(clusters), until
         self._tied: SharedWeights | None = None
-        self._layers = []
-        for name, count in clusters.items():
-            if name not in parameters:
-                raise PruningError(f"{name}: expected a parameter of the module, found none of that name")
-            try:
-                self._layers.append(_Layer(parameters[name], count, rate))
-            except PruningError as error:
-                raise PruningError(f"{name}: {error}") from error
+        self._layers = clustered_layers(module, clusters, rate, _Layer)
 
     def before_step(self, progress: float) -> None:
         """Leave the gradients to the latent weights; once weights keep their clusters, sum them over each cluster."""
@@ -71,44 +62,33 @@ class StraightThroughSharing:
                 layer.take_step()
 
 
-class _Layer:
-    """The alive weights of a parameter: latent weights, the codebook, and their codes."""
+class _Layer(ClusteredLayer):
+    """A clustered layer with a latent weight behind each alive one."""
 
     def __init__(self, parameter: nn.Parameter, clusters: int, rate: float) -> None:
-        self._parameter = parameter
-        weights = parameter.detach().flatten()
-        self._alive = torch.nonzero(weights).flatten()
-        self._latent = weights[self._alive].clone()
-        found = cluster(self._latent.cpu().numpy(), clusters, "entropy" if rate else "exact", rate=rate)
-        self._codebook = torch.from_numpy(found.centroids).to(weights)
-        self._codes = torch.from_numpy(found.codes).to(weights.device)
+        super().__init__(parameter, clusters, rate)
+        self._latent = self._members()
         self._price = rate
         self._write()
 
     @torch.no_grad()
     def take_step(self) -> None:
-        self._latent += self._parameter.detach().flatten()[self._alive] - self._codebook[self._codes]
+        self._latent += self._members() - self._codebook[self._codes]
         self._assign()
-        counts = self._counts()
-        sums = torch.zeros_like(self._codebook).index_add_(0, self._codes, self._latent)
-        self._codebook = torch.where(counts > 0, sums / counts.clamp_min(1), self._codebook)
+        self._codebook = self._means(self._latent, self._codes)
         self._write()
 
     def _assign(self) -> None:
         """Give each weight the code with the least squared error plus price of its bits."""
-        bits = torch.log2(len(self._codes) / self._counts().clamp_min(1))
+        counts = torch.bincount(self._codes, minlength=len(self._codebook))
+        bits = torch.log2(len(self._codes) / counts.clamp_min(1))
         prices = self._price * self._latent.square().mean() * bits
         chosen, edges = _intervals(self._codebook.tolist(), prices.tolist())
         self._codebook = self._codebook[chosen]
         self._codes = torch.bucketize(self._latent, self._latent.new_tensor(edges))
 
-    def _counts(self) -> Tensor:
-        return torch.bincount(self._codes, minlength=len(self._codebook))
-
     def _write(self) -> None:
-        flat = self._latent.new_zeros(self._parameter.numel())
-        flat[self._alive] = self._codebook[self._codes]
-        self._parameter.detach().copy_(flat.view(self._parameter.shape))
+        self._parameter.detach().copy_(self._scattered(self._codebook[self._codes]))
 
 
 def _intervals(centroids: Sequence[float], prices: Sequence[float]) -> tuple[list[int], list[float]]:

@@ -178,7 +178,7 @@ def share_while_training(
     plan: TrainingPlan,
     clusters: int,
     *,
-    method: SharingMethod = "straight-through",
+    method: SharingMethod,
     rate: float = 0.0,
     name: str = "share",
 ) -> Stage:
