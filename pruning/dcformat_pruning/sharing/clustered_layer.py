@@ -54,12 +54,12 @@ class ClusteredLayer:
         return torch.where(counts > 0, sums / counts.clamp_min(1), self._codebook)
 
 
-Layer = TypeVar("Layer", bound=ClusteredLayer)
+_Layer = TypeVar("_Layer", bound=ClusteredLayer)
 
 
 def clustered_layers(
-    module: nn.Module, clusters: Mapping[str, int], rate: float, make: Callable[[nn.Parameter, int, float], Layer]
-) -> list[Layer]:
+    module: nn.Module, clusters: Mapping[str, int], rate: float, make: Callable[[nn.Parameter, int, float], _Layer]
+) -> list[_Layer]:
     """Make a layer of each named parameter.
 
     Raises
