@@ -53,9 +53,9 @@ class Settings:
     units : float
         Share of the hidden units (or channels) of each layer that is kept at first, above 0 and at most 1; the others
         are pruned as a whole.
-    power, floor : float
-        Weight of the loss's sensitivity in the ranking of all weights, and the share of its uniform part that each
-        layer keeps at least; see `GradualBalanced`.
+    power, cost_power, floor : float
+        Weights of the loss's sensitivity and of the bits of a nonzero in the ranking of all weights, and the share of
+        its uniform part that each layer keeps at least; see `GradualBalanced`.
     bfloat16 : bool
         See `TrainingPlan`.
     mode : {'fast', 'small', 'tiny'}, optional
@@ -87,6 +87,7 @@ class Settings:
     temperature: float = 2.0
     units: float = 1.0
     power: float = 0.5
+    cost_power: float = 0.0
     floor: float = 0.2
     bfloat16: bool = False
     mode: Mode | None = None

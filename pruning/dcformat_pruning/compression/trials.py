@@ -93,8 +93,8 @@ class Trials:
         names = stage_names(number if self.numbered else None)
         with warnings.catch_warnings():  # The result names the layers that lost all of their weights.
             warnings.simplefilter("ignore", PrunedAwayWarning)
-            power, floor = settings.power, settings.floor
-            run.stage(prune_gradually(pruning, keep, alive=self.alive, power=power, floor=floor, name=names[0]))
+            ranking = {"power": settings.power, "cost_power": settings.cost_power, "floor": settings.floor}
+            run.stage(prune_gradually(pruning, keep, alive=self.alive, **ranking, name=names[0]))
         pruned = Snapshot(self.module)
         values, method, rate = settings.clusters, settings.sharing, settings.rate
         share = share_while_training(sharing, values, method=method, rate=rate, name=names[1])

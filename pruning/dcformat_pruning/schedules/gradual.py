@@ -8,6 +8,10 @@ it by ``w^2``. Magnitude ignores the scales of layers and units, which a ReLU ne
 matrix that is measured for each weight is noisy and costs passes over the data. `GradualBalanced` therefore
 factors F into rows and columns, as Adafactor does (Shazeer and Stern 2018), and takes it from the gradients that
 training computes anyway.
+
+A file has a size, not a number of weights: a weight among other nonzeros takes fewer bits than one on its own. With
+`cost_power`, `GradualBalanced` ranks weights by what they are worth for each bit, as rate-distortion optimisation does
+(Sullivan and Wiegand 1998).
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from torch import Tensor, nn
 
 from dcformat_pruning.criteria import Criterion, Data
 from dcformat_pruning.masks import Masks, PrunedAwayWarning, PruningError, largest
+from dcformat_pruning.schedules.entry_costs import entry_bits
 from dcformat_pruning.selection import keep_globally
 
 
@@ -98,9 +103,10 @@ class GradualPruning:
 class GradualBalanced:
     """A constraint that prunes gradually by magnitude, weighted by how sensitive the loss is to each weight.
 
-    The score of a weight is ``|w| F^power`` with ``F = mean_row(g^2) mean_column(g^2) / mean(g^2)``. The means run over
-    the squared gradients of the weight's row, column and layer, pruned weights included, and decay over the steps.
-    Every few steps, a new threshold keeps the number of weights that the cubic gives.
+    The score of a weight is ``|w| F^power / bits^cost_power`` with ``F = mean_row(g^2) mean_column(g^2) / mean(g^2)``.
+    The means run over the squared gradients of the weight's row, column and layer, pruned weights included, and decay
+    over the steps. The bits are those of `entry_costs.entry_bits`. Every few steps, a new threshold keeps the number
+    of weights that the cubic gives.
 
     Pruned weights start each step at zero, but keep their gradients and their place in the optimiser's memory. They
     come back when a single step lifts their score above the threshold; with Adam, that takes a steady gradient.
@@ -119,6 +125,9 @@ class GradualBalanced:
         Number of steps between two thresholds.
     power : float
         Weight of the loss's sensitivity: 0 gives magnitude, 0.5 optimal brain damage.
+    cost_power : float
+        Weight of the bits that a nonzero takes in the file: 0 ignores them; 0.5 ranks by the sensitivity per bit,
+        because the loss grows with the square of ``|w| F^0.5``.
     floor : float
         Each layer keeps at least this share of its uniform part of the weights, and at least one weight; 0 lets a layer
         lose all. A network in which all paths lead through such a layer knows nothing.
@@ -151,12 +160,13 @@ class GradualBalanced:
         freeze: float = 0.95,
         every: int = 20,
         power: float = 0.5,
+        cost_power: float = 0.0,
         floor: float = 0.0,
         begin: int | None = None,
     ) -> None:
         parameters = dict(module.named_parameters())
         self._weights = {name: parameters[name] for name in masks.masks}
-        self._masks, self._keep, self._power = masks, keep, power
+        self._masks, self._keep, self._power, self._cost_power = masks, keep, power, cost_power
         self._allowed = {name: mask.clone() for name, mask in masks.masks.items()}
         self._start, self._until, self._freeze, self._every = start, until, freeze, every
         self._steps, self._frozen = 0, False
@@ -230,7 +240,7 @@ class GradualBalanced:
         self._squares[name] = rows, columns
 
     def _scores(self, *, fresh: bool = False) -> list[Tensor]:
-        """Return each parameter's scores, flat; -1 for weights that must stay pruned. `fresh` updates F first."""
+        """Return each parameter's scores, flat; -1 for weights that must stay pruned. `fresh` updates F and bits."""
         scores = []
         for name, weight in self._weights.items():
             if name not in self._squares:  # The loss does not depend on the parameter.
@@ -239,7 +249,10 @@ class GradualBalanced:
             if fresh or name not in self._factors:
                 rows, columns = self._squares[name]
                 mean = rows.mean().clamp_min(torch.finfo(rows.dtype).tiny)
-                self._factors[name] = ((rows[:, None] * (columns / mean)) ** self._power).view_as(weight)
+                factors = (rows[:, None] * (columns / mean)) ** self._power
+                if self._cost_power:
+                    factors /= entry_bits(self._masks.masks[name]) ** self._cost_power
+                self._factors[name] = factors.view_as(weight)
             score = weight.detach().abs() * self._factors[name]
             scores.append(score.masked_fill_(~self._allowed[name], -1.0).flatten())
         return scores

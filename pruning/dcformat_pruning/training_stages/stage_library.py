@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -72,6 +73,7 @@ def prune_gradually(
     keep: int,
     alive: Mapping[str, Tensor] | None = None,
     power: float = 0.5,
+    cost_power: float = 0.0,
     floor: float = 0.0,
     name: str = "prune",
 ) -> Stage:
@@ -86,9 +88,10 @@ def prune_gradually(
         Number of weights at the end.
     alive : mapping of str to Tensor, optional
         Masks of all trainable weights; those that they prune do not come back.
-    power, floor : float
+    power, cost_power, floor : float
         See `GradualBalanced`.
     """
+    balanced = partial(GradualBalanced, power=power, cost_power=cost_power, floor=floor)
 
     def run(module: nn.Module, context: StageContext) -> None:
         # The pruning changes its masks, and those of the caller must not change.
@@ -99,13 +102,13 @@ def prune_gradually(
             small = shrink(module)
             masks = Masks.from_zeros(small.module)
             kept = min(keep, sum(masks.alive.values()))
-            pruning = GradualBalanced(small.module, masks, kept, power=power, floor=floor)
+            pruning = balanced(small.module, masks, kept)
             context.fit(small.module, plan, pruning)
             small.expand(module)
             remove_dead_units(module)
         else:
             begin = nonzero_weights(module)
-            pruning = GradualBalanced(module, masks, keep, power=power, floor=floor, begin=begin)
+            pruning = balanced(module, masks, keep, begin=begin)
             context.fit(module, plan, pruning)
 
     return Stage(name, run, plan.epochs)
