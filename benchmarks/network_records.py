@@ -10,9 +10,10 @@ reads the test images, once, through the file.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -43,29 +44,59 @@ class Record:
     density : float
         Share of the weights to keep.
     settings : Settings
-    teacher : str or None
-        The dense network whose outputs are the targets, that of seed 0; None for the network itself before it is
-        pruned.
+    teachers : tuple of str
+        The dense networks whose mean outputs are the targets: the network itself before it is pruned, and others, of
+        seed 0.
     """
 
     dense: int
     density: float
     settings: Settings
-    teacher: str | None = None
+    teachers: tuple[str, ...]
 
 
 _SETTINGS = Settings(epochs=30, lr=3e-3, distill=0.7, sharing="portions", bits=7, levels=63, bfloat16=True, mode="tiny")
 
 RECORDS = {
-    "resnet-8": Record(30, 0.349, replace(_SETTINGS, epochs=(20, 10, 2), lr=(3e-3, 1e-3, 5e-4)), teacher="vgg-7"),
-    "resnet-20": Record(30, 0.166, replace(_SETTINGS, epochs=(22, 7, 3), lr=(3e-3, 1e-3, 5e-4))),
+    "resnet-8": Record(30, 0.349, replace(_SETTINGS, epochs=(20, 10, 2), lr=(3e-3, 1e-3, 5e-4)), ("vgg-7",)),
+    "resnet-20": Record(30, 0.166, replace(_SETTINGS, epochs=(22, 7, 3), lr=(3e-3, 1e-3, 5e-4)), ("resnet-20",)),
     "vgg-7": Record(
-        20, 0.072, replace(_SETTINGS, epochs=(40, 10, 4), lr=(3e-3, 1e-3, 5e-4), clusters=14), teacher="resnet-20"
+        54,
+        0.075,
+        replace(
+            _SETTINGS,
+            epochs=(40, 10, 4),
+            lr=(4e-3, 5e-4, 1e-4),
+            weight_decay=0.05,
+            cost_power=0.5,
+            floor=0.1,
+            sharing="straight-through",
+            clusters=24,
+            rate=0.0095,
+            bits=8,
+        ),
+        ("vgg-7", "resnet-20"),
     ),
-    "vit": Record(
-        24, 0.18, replace(_SETTINGS, epochs=(9, 4, 1), lr=(1.5e-3, 7e-4, 3e-4), clusters=11), teacher="resnet-20"
-    ),
+    "vit": Record(24, 0.18, replace(_SETTINGS, epochs=(9, 4, 1), lr=(1.5e-3, 7e-4, 3e-4), clusters=11), ("resnet-20",)),
 }
+
+
+class Ensemble(nn.Module):
+    """The mean of the outputs of several networks.
+
+    Parameters
+    ----------
+    networks : sequence of nn.Module
+        Copied.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(copy.deepcopy(network) for network in networks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the mean logits."""
+        return torch.stack([network(x) for network in self.networks]).mean(0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,7 +167,7 @@ def main() -> None:
     module = dense_network(name, data, seed, work)
     floats = 4 * sum(p.numel() for p in module.parameters())
     dense_test = None if test is None else measured(test, module)
-    teacher = None if record.teacher is None else dense_network(record.teacher, data, 0, work)
+    teachers = [module if each == name else dense_network(each, data, 0, work) for each in record.teachers]
     made = compress(
         module,
         train=Loader(data.train, name),
@@ -144,7 +175,7 @@ def main() -> None:
         test=None if test is None else partial(measured, test),
         goal=Goal(density=density),
         settings=settings,
-        teacher=teacher,
+        teacher=Ensemble(teachers).eval(),
         control=RunControl(work / f"{name}-{seed}-{density:g}-{settings.clusters}", _show_step),
     )
     arguments.out.write_bytes(made.data)
