@@ -33,7 +33,7 @@ def main() -> None:
 
     for name in ("study-criteria", "study-criteria-long"):
         plot(rows_of(name, ComparisonRow), ROOT / "docs" / f"{name}.png")
-    for name in ("study-networks", "study-fashion"):
+    for name in ("study-networks", "study-vgg", "study-fashion"):
         plot_networks(rows_of(name, NetworkRow), ROOT / "docs" / f"{name}.png")
 
 
