@@ -91,10 +91,13 @@ class Trials:
         settings, run = self.settings, self.run
         pruning, sharing, settling = settings.plans()
         names = stage_names(number if self.numbered else None)
+        power, cost_power, floor = settings.power, settings.cost_power, settings.floor
+        prune = prune_gradually(
+            pruning, keep, alive=self.alive, power=power, cost_power=cost_power, floor=floor, name=names[0]
+        )
         with warnings.catch_warnings():  # The result names the layers that lost all of their weights.
             warnings.simplefilter("ignore", PrunedAwayWarning)
-            ranking = {"power": settings.power, "cost_power": settings.cost_power, "floor": settings.floor}
-            run.stage(prune_gradually(pruning, keep, alive=self.alive, **ranking, name=names[0]))
+            run.stage(prune)
         pruned = Snapshot(self.module)
         values, method, rate = settings.clusters, settings.sharing, settings.rate
         share = share_while_training(sharing, values, method=method, rate=rate, name=names[1])

@@ -46,7 +46,8 @@ def entry_bits(alive: Tensor) -> Tensor:
     p = in_row * in_column / density
     kernel = alive[0, 0].numel()
     if kernel > 1:
-        others = nonzero.view(rows, -1, kernel).sum(2, keepdim=True) - nonzero.view(rows, -1, kernel)
+        kernels = nonzero.view(rows, -1, kernel)
+        others = kernels.sum(2, keepdim=True) - kernels
         p = (others.view_as(p) + _KERNEL_PRIOR * p) / (kernel - 1 + _KERNEL_PRIOR)
     p = p.clamp(_RAREST, _COMMONEST)
     return torch.log2((1 - p) / p).clamp_min(0) + _VALUE_BITS
