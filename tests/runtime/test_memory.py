@@ -42,6 +42,10 @@ def frozen() -> Iterator[None]:
     gc.unfreeze()
 
 
+#: The most that a refusal takes. A list or a table of some library may have to grow meanwhile, which has taken 270 kB.
+SMALL = 1 << 20
+
+
 class Peak:
     """The maximum number of bytes that were allocated at a time while a block ran."""
 
@@ -102,7 +106,7 @@ def _chain() -> Net:
 
 
 def _images() -> Net:
-    net = Net(8, 40, 40)
+    net = Net(8, 64, 64)
     value = net.add(
         MaxPool((net.conv(0, 16, 8, (3, 3), padding=(1, 1)),), (3, 3), (2, 2), (1, 1), (1, 1), ceil_mode=True)
     )
@@ -220,7 +224,7 @@ def test_predictions_allocate_nothing(what: str, backend: Backend) -> None:
         predicted = predict(network, 0, 1, backend, False, None)
         with pytest.raises(MemoryLimitError, match=f"found {predicted.total:,} bytes"):
             predict(network, 0, 1, backend, False, DEFAULT_MAX_MEMORY)
-    assert taken.bytes < 1 << 18
+    assert taken.bytes < SMALL
     assert predicted.total > DEFAULT_MAX_MEMORY
 
 
@@ -229,13 +233,13 @@ def test_the_default_budget_holds_for_constants(backend: Backend) -> None:
     model = Model({"w": _constant("w", 1 << 28, 1)}, Graph.sequential((1,), (Linear((0,), "w"),)))
     with peak() as taken, pytest.raises(MemoryLimitError, match=r"at most 4,294,967,296 \(max_memory\)"):
         Session.from_model(model, backend=backend)
-    assert taken.bytes < 1 << 20
+    assert taken.bytes < SMALL
     biased = Model({"w": Tensor("w", (1 << 28, 1), "float32", np.empty(0, np.float32), None, np.zeros(2, np.int64),
         np.empty(0, np.int32)), "b": _constant("b", 1 << 28)},
         Graph.sequential((1,), (Linear((0,), "w", "b"),)))  # fmt: skip
     with peak() as taken, pytest.raises(MemoryLimitError):
         Session.from_model(biased, backend=backend)
-    assert taken.bytes < 1 << 20
+    assert taken.bytes < SMALL
 
 
 def test_more_words_than_kernels_can_number_are_refused_whatever_the_budget() -> None:
@@ -268,7 +272,7 @@ def test_batches_whose_results_exceed_the_budget_are_refused(backend: Backend) -
     assert session(np.zeros((100, 2), np.float32)).shape == (100, 1000)
     with peak() as taken, pytest.raises(MemoryLimitError, match="running 10,000 inputs"):
         session(np.zeros((10_000, 2), np.float32))
-    assert taken.bytes < 200_000
+    assert taken.bytes < SMALL
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
