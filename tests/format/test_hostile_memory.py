@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from dcformat.codecs.payload_layout import parse_payload
 from tests.format import strategies
 from tests.format.hostile import VECTORS, read
 from tests.format.strategies import COMPILED
+from tests.format.traced_memory import least_peak
 
 NAMES = ["model-small", *(name for name in VECTORS if "float32" in name and "chunked" in name)]
 
@@ -37,15 +38,6 @@ def test_what_decoding_takes_is_bounded_by_max_memory(name: str) -> None:
     read(VECTORS[name], max_memory=least)
 
 
-def _decoding_takes(file: dcformat.DcfFile) -> int:
-    tracemalloc.start()
-    try:
-        file.tensor("t")
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not COMPILED, reason="kernels as Python take minutes")
 @pytest.mark.parametrize("form", ["dense", "dense-shared", "sparse", "sparse-shared"])
@@ -59,8 +51,7 @@ def test_large_tensors_take_what_was_allowed(form: str) -> None:
         with dcformat.open(data, max_memory=None) as file:
             file.tensor("t")
             info = file.info("t")
-            # The lesser of two: a table of some library may have to grow meanwhile.
-            peak = min(_decoding_takes(file) for _ in range(2))
+            peak = least_peak(partial(file.tensor, "t"))
         payload = strategies.payload(made, way)
         bound = working_bytes(parse_payload(info, np.frombuffer(payload, np.uint8)))
         assert peak <= bound + (1 << 17) + len(payload), str(way)
