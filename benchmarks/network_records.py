@@ -10,7 +10,6 @@ reads the test images, once, through the file.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -81,17 +80,11 @@ RECORDS = {
 
 
 class Ensemble(nn.Module):
-    """The mean of the outputs of several networks.
-
-    Parameters
-    ----------
-    networks : sequence of nn.Module
-        Copied.
-    """
+    """The mean of the outputs of several networks."""
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
-        self.networks = nn.ModuleList(copy.deepcopy(network) for network in networks)
+        self.networks = nn.ModuleList(networks)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the mean logits."""
@@ -174,7 +167,7 @@ def main() -> None:
         test=None if test is None else partial(measured, test),
         goal=Goal(density=density),
         settings=settings,
-        teacher=Ensemble(teachers).eval(),
+        teacher=Ensemble(teachers),
         control=RunControl(work / f"{name}-{seed}-{density:g}-{settings.clusters}", _show_step),
     )
     arguments.out.write_bytes(made.data)
